@@ -1,0 +1,1 @@
+"""Sockets: who is connected, frames in, events out."""
