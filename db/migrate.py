@@ -1,0 +1,134 @@
+"""Brings a database to the schema of this version: numbered files of SQL, each applied once, in order."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from db.refusals import (
+    DatabaseTooNew,
+    DatabaseTooOld,
+    DatabaseUnreachable,
+    MigrationChanged,
+    MigrationFailed,
+    MigrationsMisnumbered,
+)
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+OLDEST_POSTGRES = 15
+
+_LOCK = 0x436F6C6C6F717579  # "Colloquy": one starter migrates, the others wait
+_LOCK_WAIT = "60s"
+_NAME = re.compile(r"(\d{4})_(\w+)\.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema. `sha256` is over the text with plain line ends, so a checkout's style does not count."""
+
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+async def migrate(dsn: str, directory: Path = MIGRATIONS) -> list[Migration]:
+    """Apply what is missing and return it. Each file is one transaction; any number of starters may call at once.
+
+    Raises DatabaseUnreachable, DatabaseTooOld, DatabaseTooNew, MigrationChanged, MigrationFailed,
+    MigrationsMisnumbered.
+    """
+    migrations = read_migrations(directory)
+    connection = await _connect(dsn)
+    try:
+        return await _migrate(connection, migrations)
+    finally:
+        await connection.close()
+
+
+def read_migrations(directory: Path = MIGRATIONS) -> list[Migration]:
+    """The steps in order. Raises MigrationsMisnumbered."""
+    found: list[Migration] = []
+    for position, path in enumerate(sorted(directory.glob("*.sql")), start=1):
+        name = _NAME.fullmatch(path.name)
+        if not name or int(name[1]) != position:
+            raise MigrationsMisnumbered(f"{path} should be {position:04}_words.sql: numbers start at 1 without a gap.")
+        found.append(Migration(position, name[2], path.read_text(encoding="utf-8")))
+    return found
+
+
+async def _connect(dsn: str) -> asyncpg.Connection:
+    try:
+        connection = await asyncpg.connect(dsn, timeout=10)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise DatabaseUnreachable(f"The database at DATABASE_URL does not answer: {error or 'timeout'}.") from error
+    if (version := connection.get_server_version()).major < OLDEST_POSTGRES:
+        await connection.close()
+        raise DatabaseTooOld(f"The database is PostgreSQL {version.major}; Colloquy needs {OLDEST_POSTGRES} or newer.")
+    return connection
+
+
+async def _migrate(connection: asyncpg.Connection, migrations: Sequence[Migration]) -> list[Migration]:
+    await connection.execute(f"set lock_timeout = '{_LOCK_WAIT}'")
+    # A lock of the session, not of a transaction: it has to outlive the transactions of the single files.
+    await connection.execute("select pg_advisory_lock($1)", _LOCK)
+    try:
+        applied = await _applied(connection)
+        _refuse_strangers(applied, migrations)
+        missing = [migration for migration in migrations if migration.version not in applied]
+        for migration in missing:
+            await _apply(connection, migration)
+        return missing
+    finally:
+        if not connection.is_closed():
+            await connection.execute("select pg_advisory_unlock($1)", _LOCK)
+
+
+async def _applied(connection: asyncpg.Connection) -> dict[int, str]:
+    """Checksums of what this database has, by version."""
+    await connection.execute(
+        """
+        create table if not exists schema_migrations (
+            version    int primary key,
+            name       text not null,
+            sha256     text not null,
+            applied_at timestamptz not null default now()
+        )
+        """
+    )
+    rows = await connection.fetch("select version, sha256 from schema_migrations")
+    return {row["version"]: row["sha256"] for row in rows}
+
+
+def _refuse_strangers(applied: dict[int, str], migrations: Sequence[Migration]) -> None:
+    known = {migration.version: migration for migration in migrations}
+    if newer := applied.keys() - known.keys():
+        raise DatabaseTooNew(
+            f"The database has schema {max(newer)}, this Colloquy knows only up to {len(known)}: start the newer one."
+        )
+    for version, sha256 in sorted(applied.items()):
+        if known[version].sha256 != sha256:
+            raise MigrationChanged(
+                f"Migration {version:04}_{known[version].name} was edited after this database had applied it: "
+                "restore the file and write the change as a new migration."
+            )
+
+
+async def _apply(connection: asyncpg.Connection, migration: Migration) -> None:
+    try:
+        async with connection.transaction():
+            await connection.execute(migration.sql)
+            await connection.execute(
+                "insert into schema_migrations (version, name, sha256) values ($1, $2, $3)",
+                migration.version,
+                migration.name,
+                migration.sha256,
+            )
+    except asyncpg.PostgresError as error:
+        raise MigrationFailed(f"Migration {migration.version:04}_{migration.name} failed: {error}") from error
