@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -116,6 +117,9 @@ class EmbeddedPostgres:
                 await _shut_down(self._process)
         finally:
             self._process = None
+            if self._sockets.parent != self._directory:
+                with suppress(OSError):
+                    self._sockets.rmdir()
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
