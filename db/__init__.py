@@ -1,1 +1,1 @@
-"""PostgreSQL: the only floor that speaks SQL."""
+"""PostgreSQL: the only folder that imports asyncpg."""

@@ -1,0 +1,144 @@
+"""The connection pool, with the driver's errors put into our words."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import orjson
+
+from db.errors import DatabaseError, DatabaseUnavailable, DuplicateName, WriteConflict
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+    PooledConnection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+
+# An interrupted connection shows as any of these, a plain OSError among them.
+_LOST = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+)
+_CONFLICT = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
+
+
+class Database:
+    """A pool of connections to one database."""
+
+    def __init__(self, dsn: str, pool: "Pool") -> None:
+        self._dsn = dsn
+        self._pool = pool
+
+    @classmethod
+    async def connect(cls, dsn: str, *, size: int, durable: bool = True) -> "Database":
+        """Open at least one connection; raises `DatabaseUnavailable`.
+
+        With `durable=False` a commit is answered before it is on disk: for measuring what durability costs.
+        """
+        settings = {"application_name": "colloquy"} | ({} if durable else {"synchronous_commit": "off"})
+        with translated():
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=size,
+                init=_set_codecs,
+                reset=_nothing_to_reset,
+                command_timeout=30,
+                timeout=10,
+                server_settings=settings,
+            )
+        return cls(dsn, pool)
+
+    async def close(self) -> None:
+        """Give every connection back, waiting for those in use for a few seconds at most."""
+        try:
+            async with _bounded(5):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> "AsyncGenerator[PooledConnection, None]":
+        """A connection for a few statements; never hold it while a model, a tool or a script talks."""
+        with translated():
+            async with self._pool.acquire(timeout=10) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> "AsyncGenerator[PooledConnection, None]":
+        """A short transaction, committed on leaving."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def listen(
+        self, channels: dict[str, Callable[[str], None]], lost: Callable[[], None]
+    ) -> Callable[[], Awaitable[None]]:
+        """Call `channels[name](payload)` for each notification; `lost()` once if the connection breaks.
+
+        Returns the coroutine function that closes the connection. It is one of its own: the pool would drop
+        the listeners.
+        """
+        with translated():
+            connection: Connection = await asyncpg.connect(self._dsn, timeout=10)
+            for channel, heard in channels.items():
+
+                def relay(_c: Any, _pid: Any, _channel: Any, payload: object, heard: Callable[[str], None] = heard):
+                    heard(str(payload))
+
+                await connection.add_listener(channel, relay)
+        connection.add_termination_listener(lambda _connection: lost())
+
+        async def close() -> None:
+            if not connection.is_closed():
+                await connection.close(timeout=2)
+
+        return close
+
+
+class translated:  # noqa: N801 - reads as a statement: `with translated():`
+    """Turns the driver's exceptions into those of `db.errors`."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: type[BaseException] | None, error: BaseException | None, _tb: object) -> None:
+        match error:
+            case asyncpg.UniqueViolationError():
+                raise DuplicateName(error.constraint_name or "") from error
+            case asyncpg.PostgresError() if isinstance(error, _CONFLICT):
+                raise WriteConflict(str(error)) from error
+            case Exception() if isinstance(error, _LOST) or isinstance(error, TimeoutError):
+                raise DatabaseUnavailable(str(error) or type(error).__name__) from error
+            case asyncpg.PostgresError():
+                raise DatabaseError(str(error)) from error
+            case _:
+                return
+
+
+async def _set_codecs(connection: "Connection") -> None:
+    await connection.set_type_codec("jsonb", encoder=_to_json, decoder=orjson.loads, schema="pg_catalog", format="text")
+
+
+def _to_json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+async def _nothing_to_reset(_connection: object) -> None:
+    # Our statements leave no session state behind (no SET, no LISTEN, no session locks), and the usual reset
+    # costs a round trip for each use.
+    return None
+
+
+@asynccontextmanager
+async def _bounded(seconds: float) -> AsyncGenerator[None, None]:
+    import asyncio
+
+    async with asyncio.timeout(seconds):
+        yield

@@ -1,0 +1,507 @@
+"""Runs: accepted once, owned by one replica at a time, finished in one transaction."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from db.errors import DatabaseError
+from db.ids import MessageId, ReplicaId, RunId, SessionId, UserId
+from db.pool import Database
+from db.records import MessageRecord, RunRecord
+from db.stores.events import NewEvent
+from db.stores.rows import record, record_or_none, records
+
+if TYPE_CHECKING:
+    from db.pool import PooledConnection
+
+WhenBusy = Literal["interrupt", "queue", "reject"]
+
+
+class NoSuchSession(DatabaseError):
+    """The owner has no session with that id."""
+
+
+class RunIsActive(DatabaseError):
+    """The session has a run that is not finished."""
+
+
+class QueueIsFull(DatabaseError):
+    """Too many messages wait in this session."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewUserMessage:
+    """One user turn to be stored."""
+
+    id: MessageId
+    content: str
+    token_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What a user asks for: one or more user turns, answered by one reply."""
+
+    id: RunId
+    session_id: SessionId
+    owner_id: UserId
+    client_message_id: str
+    messages: Sequence[NewUserMessage]
+    request: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write a session's journal: void as soon as another fence has been given."""
+
+    replica_id: ReplicaId
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A run as it was stored. `lease` is None while it waits; `busy` is the unfinished run it waits for."""
+
+    run: RunRecord
+    is_new: bool
+    lease: Lease | None = None
+    busy: RunId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A run that this replica may perform now."""
+
+    run: RunRecord
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class NewReply:
+    """The assistant message that closes a run."""
+
+    id: MessageId
+    content: str
+    parts: list[dict[str, Any]]
+    token_count: int
+    provider: str | None
+    model: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended, with the events that say so."""
+
+    events: Sequence[NewEvent]
+    reply: NewReply | None
+    finish_reason: str
+    error: dict[str, Any] | None
+    usage: dict[str, Any]
+    timings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A finished run: the position of the first of its last events, and the run that is next in the session."""
+
+    first_seq: int
+    next: Claimed | None
+
+
+class RunStore:
+    """The life of runs in the database."""
+
+    def __init__(self, database: Database, *, lease_seconds: float) -> None:
+        self._database = database
+        self._lease = lease_seconds
+
+    async def accept(
+        self,
+        new: NewRun,
+        *,
+        replica_id: ReplicaId,
+        when_busy: WhenBusy,
+        queue_limit: int,
+        announce: Callable[[bool], NewEvent],
+    ) -> Accepted:
+        """Store the user's words and the run in one transaction, and take the lease if the session is idle.
+
+        The same `client_message_id` gives the run that was accepted before. `announce(queued)` makes the
+        event that says so. Raises `NoSuchSession`, `RunIsActive` (with `when_busy="reject"`), `QueueIsFull`.
+        """
+        async with self._database.transaction() as connection:
+            # The journal's row is locked before any other row is read, here and everywhere: what follows sees
+            # the session as the last writer left it, and no two transactions wait for each other.
+            await _lock_journal(connection, new.session_id)
+            owned = await connection.fetchval(
+                "SELECT true FROM sessions WHERE id = $1 AND owner_id = $2", new.session_id, new.owner_id
+            )
+            if not owned:
+                raise NoSuchSession(str(new.session_id))
+            rows = await connection.fetch(
+                """
+                SELECT * FROM runs
+                WHERE session_id = $1 AND (state <> 'finished' OR client_message_id = $2) ORDER BY first_seq
+                """,
+                new.session_id,
+                new.client_message_id,
+            )
+            known = records(RunRecord, rows)
+            for run in known:
+                if run.client_message_id == new.client_message_id:
+                    return Accepted(run, is_new=False)
+            if known and when_busy == "reject":
+                raise RunIsActive(str(known[0].id))
+            if len(known) > queue_limit:
+                raise QueueIsFull(str(new.session_id))
+            run, fence = await self._insert(connection, new, replica_id, announce(bool(known)), waits=bool(known))
+            if known and when_busy == "interrupt":
+                await _mark_interrupted(connection, known[0].id, "message")
+        if known:
+            return Accepted(run, is_new=True, busy=known[0].id)
+        return Accepted(run, is_new=True, lease=Lease(replica_id, fence))
+
+    async def _insert(
+        self, connection: "PooledConnection", new: NewRun, replica_id: ReplicaId, event: NewEvent, *, waits: bool
+    ) -> tuple[RunRecord, int]:
+        row = await connection.fetchrow(
+            """
+            WITH head AS (
+                UPDATE journals SET
+                    last_seq = last_seq + 1,
+                    run_id = CASE WHEN $8 THEN run_id ELSE $2 END,
+                    replica_id = CASE WHEN $8 THEN replica_id ELSE $9 END,
+                    fence = CASE WHEN $8 THEN fence ELSE fence + 1 END,
+                    lease_until = CASE WHEN $8 THEN lease_until ELSE now() + make_interval(secs => $10) END
+                WHERE session_id = $1
+                RETURNING last_seq, fence
+            ), event AS (
+                INSERT INTO events (session_id, seq, run_id, type, body)
+                SELECT $1, head.last_seq, $2, $11, $12 FROM head
+            ), turns AS (
+                SELECT * FROM unnest($4::uuid[], $5::text[], $6::int[])
+                    WITH ORDINALITY AS t (id, content, token_count, ordinal)
+            ), said AS (
+                INSERT INTO messages (id, session_id, parent_id, run_id, role, content, token_count)
+                SELECT t.id, $1, coalesce(lag(t.id) OVER (ORDER BY t.ordinal), s.active_leaf_id), $2, 'user',
+                       t.content, t.token_count
+                FROM turns t CROSS JOIN sessions s WHERE s.id = $1
+            ), leaf AS (
+                UPDATE sessions SET active_leaf_id = ($4::uuid[])[cardinality($4::uuid[])], updated_at = now()
+                WHERE id = $1
+            )
+            INSERT INTO runs
+                (id, session_id, owner_id, client_message_id, user_message_id, state, request, first_seq, started_at)
+            SELECT $2, $1, $13, $3, ($4::uuid[])[cardinality($4::uuid[])], CASE WHEN $8 THEN 'queued' ELSE 'running' END,
+                   $7, head.last_seq, CASE WHEN $8 THEN NULL ELSE now() END
+            FROM head
+            RETURNING *, (SELECT fence FROM head) AS fence
+            """,
+            new.session_id,
+            new.id,
+            new.client_message_id,
+            [message.id for message in new.messages],
+            [message.content for message in new.messages],
+            [message.token_count for message in new.messages],
+            new.request,
+            waits,
+            replica_id,
+            self._lease,
+            event.type,
+            event.body,
+            new.owner_id,
+        )
+        assert row is not None  # noqa: S101 - INSERT … RETURNING of one row
+        return record(RunRecord, row), row["fence"]
+
+    async def finish(self, claimed: Claimed, ending: Ending, *, take_next: bool) -> Ended | None:
+        """Write the last events, the reply and the end of the run in one transaction.
+
+        With `take_next` the session's next queued run is claimed in the same transaction; else the lease is
+        given back. Returns None if the lease was lost: then nothing is written. Doing it again after an
+        unanswered commit changes nothing and answers the same.
+        """
+        run, lease = claimed.run, claimed.lease
+        async with self._database.transaction() as connection:
+            head = await _lock_journal(connection, run.session_id)
+            if head is None or head["fence"] != lease.fence or head["run_id"] != run.id:
+                return await self._finished_before(connection, claimed)
+            first_seq = head["last_seq"] + 1
+            last_seq = head["last_seq"] + len(ending.events)
+            await connection.execute(
+                """
+                INSERT INTO events (session_id, seq, run_id, type, body)
+                SELECT $1, $2 + e.ordinal, $3, e.type, e.body
+                FROM unnest($4::text[], $5::text[]) WITH ORDINALITY AS e (type, body, ordinal)
+                """,
+                run.session_id,
+                head["last_seq"],
+                run.id,
+                [event.type for event in ending.events],
+                [event.body for event in ending.events],
+            )
+            if ending.reply is not None:
+                await _insert_reply(connection, run, ending.reply, ending.finish_reason)
+            await connection.execute(
+                """
+                UPDATE runs SET state = 'finished', finished_at = now(), finish_reason = $2, error = $3, usage = $4,
+                    timings = $5, reply_message_id = $6, last_seq = $7
+                WHERE id = $1
+                """,
+                run.id,
+                ending.finish_reason,
+                ending.error,
+                ending.usage,
+                ending.timings,
+                None if ending.reply is None else ending.reply.id,
+                last_seq,
+            )
+            following = await self._start_next(connection, run.session_id, lease, last_seq, take=take_next)
+        return Ended(first_seq, following)
+
+    async def _finished_before(self, connection: "PooledConnection", claimed: Claimed) -> Ended | None:
+        row = await connection.fetchrow(
+            """
+            SELECT j.fence, n.* FROM runs r
+            JOIN journals j ON j.session_id = r.session_id
+            LEFT JOIN runs n ON n.id = j.run_id AND j.replica_id = $2 AND j.fence = $3 + 1
+            WHERE r.id = $1 AND r.state = 'finished'
+            """,
+            claimed.run.id,
+            claimed.lease.replica_id,
+            claimed.lease.fence,
+        )
+        if row is None:
+            return None
+        following = row["id"] and Claimed(record(RunRecord, row), Lease(claimed.lease.replica_id, row["fence"]))
+        return Ended(claimed.run.first_seq, following)
+
+    async def _start_next(
+        self, connection: "PooledConnection", session_id: SessionId, lease: Lease, last_seq: int, *, take: bool
+    ) -> Claimed | None:
+        row = await connection.fetchrow(
+            """
+            UPDATE runs SET state = 'running', started_at = now()
+            WHERE id = (SELECT id FROM runs WHERE session_id = $1 AND state = 'queued' ORDER BY first_seq LIMIT 1)
+              AND $2
+            RETURNING *
+            """,
+            session_id,
+            take,
+        )
+        run = record_or_none(RunRecord, row)
+        fence = await connection.fetchval(
+            """
+            UPDATE journals SET last_seq = $2, run_id = $3, fence = fence + 1,
+                lease_until = CASE WHEN $3::uuid IS NULL THEN NULL ELSE now() + make_interval(secs => $4) END
+            WHERE session_id = $1 RETURNING fence
+            """,
+            session_id,
+            last_seq,
+            run and run.id,
+            self._lease,
+        )
+        return None if run is None else Claimed(run, Lease(lease.replica_id, fence))
+
+    async def take_over(self, replica_id: ReplicaId, *, limit: int) -> list[Claimed]:
+        """Claim runs whose owner let its lease run out. The owner's writes are refused from here on."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                """
+                WITH expired AS (
+                    SELECT session_id FROM journals
+                    WHERE run_id IS NOT NULL AND lease_until < now() AND replica_id <> $1
+                    LIMIT $2 FOR UPDATE SKIP LOCKED
+                ), taken AS (
+                    UPDATE journals j SET replica_id = $1, fence = j.fence + 1,
+                        lease_until = now() + make_interval(secs => $3)
+                    FROM expired WHERE j.session_id = expired.session_id
+                    RETURNING j.run_id, j.fence
+                )
+                SELECT taken.fence, r.* FROM runs r JOIN taken ON taken.run_id = r.id
+                """,
+                replica_id,
+                limit,
+                self._lease,
+            )
+        return [Claimed(record(RunRecord, row), Lease(replica_id, row["fence"])) for row in rows]
+
+    async def claim_waiting(self, replica_id: ReplicaId, *, limit: int) -> list[Claimed]:
+        """Claim queued runs of sessions in which nothing runs (their last owner went away)."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                """
+                WITH idle AS (
+                    SELECT j.session_id FROM journals j
+                    WHERE j.run_id IS NULL
+                      AND j.session_id IN (SELECT session_id FROM runs WHERE state = 'queued')
+                    LIMIT $2 FOR UPDATE SKIP LOCKED
+                ), started AS (
+                    UPDATE runs r SET state = 'running', started_at = now()
+                    FROM idle
+                    WHERE r.id = (SELECT q.id FROM runs q WHERE q.session_id = idle.session_id AND q.state = 'queued'
+                                  ORDER BY q.first_seq LIMIT 1)
+                    RETURNING r.*
+                ), taken AS (
+                    UPDATE journals j SET replica_id = $1, run_id = started.id, fence = j.fence + 1,
+                        lease_until = now() + make_interval(secs => $3)
+                    FROM started WHERE j.session_id = started.session_id
+                    RETURNING j.session_id, j.fence
+                )
+                SELECT taken.fence, started.* FROM started JOIN taken USING (session_id)
+                """,
+                replica_id,
+                limit,
+                self._lease,
+            )
+        return [Claimed(record(RunRecord, row), Lease(replica_id, row["fence"])) for row in rows]
+
+    async def renew(self, replica_id: ReplicaId) -> list[RunId]:
+        """Keep this replica's leases, and name those of its runs that somebody asked to stop.
+
+        Rows that a flush has locked are passed over: the flush renews them, and waiting for it could deadlock.
+        """
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """
+                WITH mine AS (
+                    SELECT session_id FROM journals WHERE replica_id = $1 AND run_id IS NOT NULL
+                    FOR UPDATE SKIP LOCKED
+                ), renewed AS (
+                    UPDATE journals j SET lease_until = now() + make_interval(secs => $2)
+                    FROM mine WHERE j.session_id = mine.session_id
+                )
+                SELECT r.id FROM runs r JOIN journals j ON j.run_id = r.id
+                WHERE j.replica_id = $1 AND r.state = 'running' AND r.interrupt_by IS NOT NULL
+                """,
+                replica_id,
+                self._lease,
+            )
+        return [RunId(row["id"]) for row in rows]
+
+    async def request_interrupt(self, session_id: SessionId, run_id: RunId, by: str) -> RunRecord | None:
+        """Note durably that an unfinished run is to stop; None if there is no such run."""
+        async with self._database.transaction() as connection:
+            await _lock_journal(connection, session_id)
+            row = await connection.fetchrow(
+                """
+                UPDATE runs SET interrupt_by = coalesce(interrupt_by, $3)
+                WHERE id = $2 AND session_id = $1 AND state <> 'finished' RETURNING *
+                """,
+                session_id,
+                run_id,
+                by,
+            )
+        return record_or_none(RunRecord, row)
+
+    async def cancel_queued(self, run: RunRecord, events: Sequence[NewEvent]) -> bool:
+        """End a run that has not begun; False if it has."""
+        async with self._database.transaction() as connection:
+            head = await _lock_journal(connection, run.session_id)
+            if head is None:
+                return False
+            last_seq = head["last_seq"] + len(events)
+            ended = await connection.fetchval(
+                """
+                UPDATE runs SET state = 'finished', finished_at = now(), finish_reason = 'interrupted', last_seq = $2
+                WHERE id = $1 AND state = 'queued' RETURNING true
+                """,
+                run.id,
+                last_seq,
+            )
+            if not ended:
+                return False
+            await connection.execute(
+                """
+                WITH head AS (UPDATE journals SET last_seq = $3 WHERE session_id = $1)
+                INSERT INTO events (session_id, seq, run_id, type, body)
+                SELECT $1, $3 - cardinality($4::text[]) + e.ordinal, $2, e.type, e.body
+                FROM unnest($4::text[], $5::text[]) WITH ORDINALITY AS e (type, body, ordinal)
+                """,
+                run.session_id,
+                run.id,
+                last_seq,
+                [event.type for event in events],
+                [event.body for event in events],
+            )
+        return True
+
+    async def notify_interrupt(self, run_id: RunId) -> None:
+        """Ask the replica that performs the run, whichever it is, to stop it."""
+        async with self._database.connection() as connection:
+            await connection.execute("SELECT pg_notify('colloquy_interrupts', $1)", str(run_id))
+
+    async def get(self, run_id: RunId, session_id: SessionId, owner_id: UserId) -> RunRecord | None:
+        """The owner's run with that id in that session."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(
+                """
+                SELECT * FROM runs WHERE id = $1 AND session_id = $2 AND owner_id = $3
+                """,
+                run_id,
+                session_id,
+                owner_id,
+            )
+        return record_or_none(RunRecord, row)
+
+    async def active(self, session_id: SessionId, owner_id: UserId) -> RunRecord | None:
+        """The oldest unfinished run of the owner's session."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(
+                """
+                SELECT * FROM runs
+                WHERE session_id = $1 AND owner_id = $2 AND state <> 'finished' ORDER BY first_seq LIMIT 1
+                """,
+                session_id,
+                owner_id,
+            )
+        return record_or_none(RunRecord, row)
+
+    async def messages_of(self, run: RunRecord) -> list[MessageRecord]:
+        """The user turns and the reply of a run, oldest first."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT * FROM messages WHERE session_id = $1 AND run_id = $2 ORDER BY role = 'assistant', id",
+                run.session_id,
+                run.id,
+            )
+        return records(MessageRecord, rows)
+
+
+async def _lock_journal(connection: "PooledConnection", session_id: SessionId):
+    return await connection.fetchrow(
+        "SELECT last_seq, fence, run_id FROM journals WHERE session_id = $1 FOR UPDATE", session_id
+    )
+
+
+async def _mark_interrupted(connection: "PooledConnection", run_id: RunId, by: str) -> None:
+    await connection.execute("UPDATE runs SET interrupt_by = coalesce(interrupt_by, $2) WHERE id = $1", run_id, by)
+
+
+async def _insert_reply(connection: "PooledConnection", run: RunRecord, reply: NewReply, finish_reason: str) -> None:
+    # A message that waited for this reply was stored as a child of the same user message: it moves behind the
+    # reply, so the history reads question, answer, question, whatever was committed first.
+    await connection.execute(
+        """
+        WITH moved AS (
+            UPDATE messages SET parent_id = $1 WHERE session_id = $2 AND parent_id = $3 AND role = 'user'
+        ), leaf AS (
+            UPDATE sessions SET updated_at = now(),
+                active_leaf_id = CASE WHEN active_leaf_id = $3 THEN $1 ELSE active_leaf_id END
+            WHERE id = $2
+        )
+        INSERT INTO messages
+            (id, session_id, parent_id, run_id, role, content, parts, token_count, finish_reason, provider, model)
+        VALUES ($1, $2, $3, $4, 'assistant', $5, $6, $7, $8, $9, $10)
+        """,
+        reply.id,
+        run.session_id,
+        run.user_message_id,
+        run.id,
+        reply.content,
+        reply.parts,
+        reply.token_count,
+        finish_reason,
+        reply.provider,
+        reply.model,
+    )

@@ -1,0 +1,1 @@
+"""Runs: what can happen in them, the journal that keeps it, and the engine that performs them."""

@@ -1,0 +1,206 @@
+"""Everything that can happen in a run or session: the union of the journal's events.
+
+The fields are what a client receives, next to `type`, `seq`, `run_id` and `at`, which the journal adds.
+`websocket/frames.py` describes the same for the wire; a test holds the two together.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal
+from uuid import UUID
+
+import orjson
+
+from db.stores.events import NewEvent
+from services.errors import ColloquyError, Whose
+
+FinishReason = Literal["stop", "length", "interrupted", "refusal", "max_turns", "error"]
+Phase = Literal["composing", "waiting", "streaming", "tool", "post_response"]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageAccepted:
+    """The user's words are stored and will be answered."""
+
+    type: ClassVar[str] = "message_accepted"
+    message_id: UUID
+    client_message_id: str
+    queued: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StageUpdate:
+    """One of the five stages of a run began or ended."""
+
+    type: ClassVar[str] = "stage_update"
+    stage: int
+    name: str
+    status: Literal["started", "finished"]
+    message: str
+    modules: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContextUsage:
+    """How full the model's window is; counts are estimates. `parts` maps what fills it to tokens."""
+
+    type: ClassVar[str] = "context_usage"
+    tokens: int
+    limit: int
+    threshold: int
+    parts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantStart:
+    """The model is being asked; what follows belongs to the reply `message_id`."""
+
+    type: ClassVar[str] = "assistant_start"
+    message_id: UUID
+    persona_id: UUID | None
+    provider: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the reply."""
+
+    type: ClassVar[str] = "text_delta"
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingDelta:
+    """A piece of the model's reasoning."""
+
+    type: ClassVar[str] = "thinking_delta"
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalDelta:
+    """A piece of the model's refusal."""
+
+    type: ClassVar[str] = "refusal_delta"
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStart:
+    """The agent calls a tool; `arguments` is the JSON text that the model wrote."""
+
+    type: ClassVar[str] = "tool_start"
+    tool_call_id: str
+    name: str
+    server: str | None
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDone:
+    """A tool call ended; `result` is a preview."""
+
+    type: ClassVar[str] = "tool_done"
+    tool_call_id: str
+    status: Literal["completed", "failed", "interrupted", "rejected"]
+    result: str
+    truncated: bool
+    ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """Somebody stopped the run. `elapsed_ms` runs from their word until the work had stopped."""
+
+    type: ClassVar[str] = "interrupted"
+    phase: Phase
+    elapsed_ms: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantEnd:
+    """The reply is over and stored; `text_sha256` is over the UTF-8 bytes of its whole text."""
+
+    type: ClassVar[str] = "assistant_end"
+    message_id: UUID | None
+    finish_reason: FinishReason
+    usage: Mapping[str, int]
+    timings: Mapping[str, int]
+    text_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Something went wrong, with whose fault it is and what can be done."""
+
+    type: ClassVar[str] = "error"
+    code: str
+    message: str
+    whose: Whose
+    retryable: bool
+    resend_safe: bool
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @classmethod
+    def of(cls, error: ColloquyError) -> "Failed":
+        """The event that tells of `error`."""
+        return cls(error.code, error.message, error.whose, error.retryable, error.resend_safe, error.details)
+
+
+@dataclass(frozen=True, slots=True)
+class PostResponseComplete:
+    """The work after the reply is done."""
+
+    type: ClassVar[str] = "post_response_complete"
+    modules: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUpdated:
+    """Fields of the session changed; only the changed ones are here."""
+
+    type: ClassVar[str] = "session_updated"
+    changes: Mapping[str, Any]
+
+
+Delta = TextDelta | ThinkingDelta | RefusalDelta
+RunEvent = (
+    MessageAccepted
+    | StageUpdate
+    | ContextUsage
+    | AssistantStart
+    | Delta
+    | ToolStart
+    | ToolDone
+    | Interrupted
+    | AssistantEnd
+    | Failed
+    | PostResponseComplete
+)
+Event = RunEvent | SessionUpdated
+
+
+def encode(event: Event, run_id: UUID | None, at: str) -> NewEvent:
+    """The event as the journal stores it."""
+    if isinstance(event, SessionUpdated):
+        fields: Any = event.changes
+    elif isinstance(event, TextDelta | ThinkingDelta | RefusalDelta):
+        fields = {"delta": event.delta}
+    else:
+        fields = event
+    body = orjson.dumps(fields, default=str).decode()
+    run = "" if run_id is None else f'"run_id":"{run_id}",'
+    return NewEvent(event.type, f'{{{run}"at":"{at}",{body[1:]}')
+
+
+def frame_text(type: str, seq: int, body: str) -> str:
+    """What a client receives: the stored body with its type and position put in front."""
+    return f'{{"type":"{type}","seq":{seq},{body[1:]}'
+
+
+def timestamp() -> str:
+    """Now, as the journal writes times (ISO 8601, UTC, milliseconds)."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

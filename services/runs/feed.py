@@ -1,0 +1,167 @@
+"""Reading a journal: any number of readers per session, each at a position of its own.
+
+A feed keeps the newest frames of one session in memory, as a cache of the rows that are committed. A reader
+that falls behind the cache reads the rows. So a reader costs no memory while it waits, and can neither miss
+an event nor see one twice.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from db.ids import RunId, SessionId
+from db.stores.events import EventStore
+from services.runs.events import frame_text
+
+_CACHED_FRAMES = 512
+_CACHED_CHARACTERS = 262_144
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One committed event, serialised once for all its readers."""
+
+    seq: int
+    type: str
+    run_id: RunId | None
+    text: str
+
+
+class Feed:
+    """The newest frames of one session."""
+
+    __slots__ = ("_characters", "_frames", "newest", "readers", "session_id")
+
+    def __init__(self, session_id: SessionId) -> None:
+        self.session_id = session_id
+        self.newest = 0
+        self.readers: set[Reader] = set()
+        self._frames: list[Frame] = []
+        self._characters = 0
+
+    def publish(self, frames: Sequence[Frame]) -> None:
+        """Take committed frames and wake the readers. Frames may come late or with a gap before them."""
+        if frames[-1].seq <= self.newest:
+            return
+        if frames[0].seq != self.newest + 1:
+            self._frames.clear()
+            self._characters = 0
+        self._frames.extend(frames)
+        self._characters += sum(len(frame.text) for frame in frames)
+        self._trim()
+        self.advance(frames[-1].seq, sum(len(frame.text) for frame in frames))
+
+    def advance(self, newest: int, characters: int = 0) -> None:
+        """Wake the readers: the journal has reached `newest`."""
+        if newest <= self.newest:
+            return
+        self.newest = newest
+        for reader in tuple(self.readers):
+            reader.wake(characters)
+
+    def cached_after(self, position: int) -> Sequence[Frame] | None:
+        """The frames after `position`; None if they are not in memory any more."""
+        if not self._frames or self._frames[-1].seq != self.newest:
+            return None
+        first = self._frames[0].seq
+        return None if position + 1 < first else self._frames[position + 1 - first :]
+
+    def _trim(self) -> None:
+        if len(self._frames) <= _CACHED_FRAMES and self._characters <= _CACHED_CHARACTERS:
+            return
+        # Halve it: trimming one by one would move the whole list for each frame.
+        while len(self._frames) > _CACHED_FRAMES // 2 or self._characters > _CACHED_CHARACTERS // 2:
+            if len(self._frames) == 1:
+                return
+            half = max(1, len(self._frames) // 4)
+            self._characters -= sum(len(frame.text) for frame in self._frames[:half])
+            del self._frames[:half]
+
+
+class Reader:
+    """One reader of a session's journal; `position` is the last event that it was given."""
+
+    __slots__ = ("_feed", "_store", "_waiter", "position", "waiting_characters")
+
+    def __init__(self, feed: Feed, store: EventStore, position: int) -> None:
+        self._feed = feed
+        self._store = store
+        self._waiter: asyncio.Future[None] | None = None
+        self.position = position
+        self.waiting_characters = 0
+        """What was published since the reader last came for more."""
+
+    async def next(self) -> Sequence[Frame]:
+        """The events after `position`, at least one, waiting for it if need be."""
+        while self._feed.newest <= self.position:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        self.waiting_characters = 0
+        frames = self._feed.cached_after(self.position)
+        if frames is None:
+            frames = await self._read_rows()
+        if frames:
+            self.position = frames[-1].seq
+        return frames
+
+    def wake(self, characters: int) -> None:
+        """There may be more."""
+        self.waiting_characters += characters
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _read_rows(self) -> Sequence[Frame]:
+        rows = await self._store.after(self._feed.session_id, self.position, limit=_PAGE)
+        if not rows:
+            # The rows are gone (session deleted): do not ask again until something new happens.
+            self.position = self._feed.newest
+        return [Frame(row.seq, row.type, row.run_id, frame_text(row.type, row.seq, row.body)) for row in rows]
+
+
+class Feeds:
+    """The feeds of the sessions that somebody here reads."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+        self._feeds: dict[SessionId, Feed] = {}
+
+    @asynccontextmanager
+    async def reader(self, session_id: SessionId) -> AsyncGenerator[Reader, None]:
+        """A reader that does not know its position yet: set `position`, and tell the feed what is `newest`.
+
+        It is registered before the journal's head is looked up, so that nothing can happen in between unseen.
+        """
+        feed = self._feeds.setdefault(session_id, Feed(session_id))
+        reader = Reader(feed, self._store, 0)
+        feed.readers.add(reader)
+        try:
+            yield reader
+        finally:
+            feed.readers.discard(reader)
+            if not feed.readers:
+                self._feeds.pop(session_id, None)
+
+    def publish(self, session_id: SessionId, frames: Sequence[Frame]) -> None:
+        """Show committed frames to the session's readers here."""
+        if frames and (feed := self._feeds.get(session_id)):
+            feed.publish(frames)
+
+    def advance(self, session_id: SessionId, newest: int) -> None:
+        """Tell the session's readers that the journal has reached `newest`, without the frames."""
+        if feed := self._feeds.get(session_id):
+            feed.advance(newest)
+
+    def watched(self) -> list[SessionId]:
+        """The sessions that somebody here reads."""
+        return list(self._feeds)
+
+    async def catch_up(self, session_ids: Iterable[SessionId]) -> None:
+        """Look whether those journals have gone on: for when a wake-up was lost."""
+        newest = await self._store.last_seqs(list(session_ids))
+        for session_id, seq in newest.items():
+            self.advance(session_id, seq)

@@ -1,0 +1,257 @@
+"""Writing the journals: durable before it is shown, and never in the way of the token loop.
+
+`RunLog.append` only puts an event in memory. One writer task takes all that gathered while the commit before
+was on its way, from every run of this replica, and commits it in one statement. Under load that is one commit
+for many runs; without load it is one commit per delta, at once.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from db.errors import DatabaseError, DatabaseUnavailable, WriteConflict
+from db.ids import RunId, SessionId
+from db.stores.events import Batch, EventStore, NewEvent
+from db.stores.runs import Claimed
+from services.runs.events import Delta, Event, RefusalDelta, TextDelta, ThinkingDelta, encode, frame_text, timestamp
+from services.runs.feed import Feeds, Frame
+
+_log = logging.getLogger(__name__)
+
+_DELTA_CHARACTERS = 16_384
+"""The longest delta of one event: a frame that any client's defaults accept."""
+_EVENT_CHARACTERS = 256
+"""What an event other than a delta is taken to weigh while it waits."""
+_SLOWEST_RETRY = 1.0
+_NOTIFIED_SESSIONS = 150
+"""Sessions in one notification: PostgreSQL refuses payloads of 8000 bytes."""
+
+
+class RunLog:
+    """The writing end of one run's events."""
+
+    __slots__ = ("_dirty", "_in_flight", "_limit", "_on_lost", "_pending", "_room", "claimed", "is_open")
+
+    def __init__(
+        self, claimed: Claimed, *, dirty: Callable[["RunLog"], None], on_lost: Callable[[], None], limit: int
+    ) -> None:
+        self.claimed = claimed
+        self.is_open = True
+        self._dirty = dirty
+        self._on_lost = on_lost
+        self._limit = limit
+        self._pending = _Pending()
+        self._in_flight: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    def append(self, event: Event) -> None:
+        """Take an event; readers see it once it is committed. Nothing is taken after `close`."""
+        if self.is_open:
+            self._pending.add(event)
+            self._dirty(self)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits to be written that the run has to wait in `room`."""
+        return self._pending.characters > self._limit
+
+    async def room(self) -> None:
+        """Wait until the writer has taken what waits."""
+        while self.is_full and self.is_open:
+            self._room = self._room or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._room)
+
+    async def close(self) -> list[Event]:
+        """End the log, and take back what nobody has begun to write: it goes into the run's last transaction."""
+        self.is_open = False
+        while self._in_flight is not None:
+            await asyncio.shield(self._in_flight)
+        return self._pending.take()
+
+    def begin_flush(self) -> list[Event]:
+        """For the writer: what waits, to be followed by `end_flush`. Empty once the log is closed."""
+        if not self.is_open:
+            return []
+        self._in_flight = asyncio.get_running_loop().create_future()
+        events = self._pending.take()
+        if self._room is not None:
+            self._room.set_result(None)
+            self._room = None
+        return events
+
+    def end_flush(self, *, lost: bool) -> None:
+        """For the writer: what `begin_flush` gave is committed, or refused for good."""
+        if self._in_flight is not None:
+            self._in_flight.set_result(None)
+            self._in_flight = None
+        if lost:
+            self.is_open = False
+            self._on_lost()
+
+
+class _Pending:
+    """Events that wait, with neighbouring deltas of one kind made into one."""
+
+    __slots__ = ("_events", "_kind", "_length", "_pieces", "characters")
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._kind: type[Delta] = TextDelta
+        self._pieces: list[str] = []
+        self._length = 0
+        self.characters = 0
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, TextDelta | ThinkingDelta | RefusalDelta):
+            self._add_delta(type(event), event.delta)
+            return
+        self._end_delta()
+        self._events.append(event)
+        self.characters += _EVENT_CHARACTERS
+
+    def take(self) -> list[Event]:
+        self._end_delta()
+        events, self._events, self.characters = self._events, [], 0
+        return events
+
+    def _add_delta(self, kind: type[Delta], text: str) -> None:
+        self.characters += len(text)
+        while text:
+            if kind is not self._kind or self._length >= _DELTA_CHARACTERS:
+                self._end_delta()
+                self._kind = kind
+            piece, text = text[: _DELTA_CHARACTERS - self._length], text[_DELTA_CHARACTERS - self._length :]
+            self._pieces.append(piece)
+            self._length += len(piece)
+
+    def _end_delta(self) -> None:
+        if self._pieces:
+            self._events.append(self._kind("".join(self._pieces)))
+            self._pieces, self._length = [], 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """What one run adds in one flush."""
+
+    log: RunLog
+    batch: Batch
+
+
+class Journal:
+    """The one writer of this replica."""
+
+    def __init__(self, store: EventStore, feeds: Feeds, *, lease_seconds: float, pending_characters: int) -> None:
+        self._store = store
+        self._feeds = feeds
+        self._lease = lease_seconds
+        self._limit = pending_characters
+        self._dirty: dict[RunLog, None] = {}
+        self._has_dirty = asyncio.Event()
+        self._unannounced: dict[SessionId, int] = {}
+        self._has_unannounced = asyncio.Event()
+        self.others = False
+        """Whether another replica is there to be notified."""
+
+    def open(self, claimed: Claimed, on_lost: Callable[[], None]) -> RunLog:
+        """The log of a run that this replica owns; `on_lost()` is called if the lease turns out to be lost."""
+        return RunLog(claimed, dirty=self._mark, on_lost=on_lost, limit=self._limit)
+
+    def show(self, session_id: SessionId, run_id: RunId | None, first_seq: int, events: Sequence[NewEvent]) -> None:
+        """Show committed events to readers: those here at once, those of other replicas by a wake-up."""
+        frames = [
+            Frame(seq, event.type, run_id, frame_text(event.type, seq, event.body))
+            for seq, event in enumerate(events, first_seq)
+        ]
+        self._feeds.publish(session_id, frames)
+        if self.others and frames:
+            self._unannounced[session_id] = frames[-1].seq
+            self._has_unannounced.set()
+
+    async def write(self) -> None:
+        """Flush whatever gathers, for ever. The task that runs this is the only one that flushes."""
+        while True:
+            await self._has_dirty.wait()
+            self._has_dirty.clear()
+            logs, self._dirty = list(self._dirty), {}
+            at = timestamp()
+            writes = [_Write(log, _batch(log.claimed, events, at)) for log in logs if (events := log.begin_flush())]
+            if writes:
+                await self._flush(writes)
+
+    async def announce(self) -> None:
+        """Tell other replicas which journals have gone on, for ever; a lost wake-up loses nothing."""
+        while True:
+            await self._has_unannounced.wait()
+            self._has_unannounced.clear()
+            grown, self._unannounced = list(self._unannounced.items()), {}
+            chunks = (grown[i : i + _NOTIFIED_SESSIONS] for i in range(0, len(grown), _NOTIFIED_SESSIONS))
+            try:
+                await self._store.notify([",".join(f"{key.hex}:{seq}" for key, seq in chunk) for chunk in chunks])
+            except DatabaseError:
+                _log.debug("a wake-up was lost", exc_info=True)
+
+    def _mark(self, log: RunLog) -> None:
+        self._dirty[log] = None
+        self._has_dirty.set()
+
+    async def _flush(self, writes: list[_Write]) -> None:
+        """Commit all of it, waiting for the database as long as it takes."""
+        flush_id = secrets.randbits(62)
+        attempt, unanswered = 0, False
+        while writes:
+            try:
+                if unanswered:
+                    writes = await self._drop_committed(writes, flush_id)
+                first_seqs = await self._store.append(
+                    [write.batch for write in writes], flush_id=flush_id, lease_seconds=self._lease
+                )
+            except (DatabaseUnavailable, WriteConflict) as error:
+                unanswered = unanswered or isinstance(error, DatabaseUnavailable)
+                attempt += 1
+                _log.warning("the journal waits for the database: %s", error)
+                await asyncio.sleep(min(_SLOWEST_RETRY, 0.02 * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0))
+            except DatabaseError:
+                await self._flush_one_by_one(writes)
+                return
+            else:
+                self._settle(writes, first_seqs)
+                return
+
+    async def _drop_committed(self, writes: list[_Write], flush_id: int) -> list[_Write]:
+        """After a commit that was not answered: what it did write must not be written again."""
+        states = await self._store.flush_states([write.batch.session_id for write in writes])
+        committed: list[_Write] = []
+        first_seqs: dict[SessionId, int] = {}
+        for write in writes:
+            state = states.get(write.batch.session_id)
+            if state and state.flush_id == flush_id and state.fence == write.batch.fence:
+                committed.append(write)
+                first_seqs[write.batch.session_id] = state.flushed_to - len(write.batch.events) + 1
+        self._settle(committed, first_seqs)
+        return [write for write in writes if write not in committed]
+
+    async def _flush_one_by_one(self, writes: list[_Write]) -> None:
+        # The database refuses this statement, so one run has put something into it that cannot be stored.
+        # It must not take its neighbours with it.
+        if len(writes) == 1:
+            _log.error("a run's events cannot be stored", exc_info=True)
+            writes[0].log.end_flush(lost=True)
+            return
+        for write in writes:
+            await self._flush([write])
+
+    def _settle(self, writes: Sequence[_Write], first_seqs: dict[SessionId, int]) -> None:
+        for write in writes:
+            first_seq = first_seqs.get(write.batch.session_id)
+            if first_seq is not None:
+                self.show(write.batch.session_id, write.batch.run_id, first_seq, write.batch.events)
+            write.log.end_flush(lost=first_seq is None)
+
+
+def _batch(claimed: Claimed, events: Sequence[Event], at: str) -> Batch:
+    run = claimed.run
+    return Batch(run.session_id, run.id, claimed.lease.fence, [encode(event, run.id, at) for event in events])
