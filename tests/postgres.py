@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+
 from db.binaries import Binaries
 from db.embedded import DURABLE, EmbeddedPostgres
 from db.migrate import migrate
@@ -109,9 +110,8 @@ async def fast_server(binaries: Binaries) -> AsyncGenerator[TestServer, None]:
         async with EmbeddedPostgres(Path(directory), binaries, FAST) as server:
             admin = await asyncpg.connect(server.dsn("postgres", "postgres"))
             try:
-                test_server = TestServer(server, admin)
-                await test_server.make_template()
-                    finally:
+                yield TestServer(server, admin)
+            finally:
                 await admin.close()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
