@@ -56,7 +56,7 @@ bench: $(DEV) ## Print what the hot paths cost on this machine
 	@$(PY) -m benchmarks
 
 env-example: $(RUNTIME) ## Write .env.example from the settings model
-	@$(PY) -m api.settings > .env.example.new && mv .env.example.new .env.example
+	@$(PY) -m api.env_example > .env.example.new && mv .env.example.new .env.example
 
 lock: $(UV) ## Resolve dependencies again; UPGRADE=--upgrade takes newer versions
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt

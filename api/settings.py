@@ -1,0 +1,269 @@
+"""Everything an operator can set: read from the environment and `.env` here, and nowhere else.
+
+Names have no prefix; a group's settings are written GROUP__NAME. `.env.example` is made from this file
+(`make env-example`): the text under a field is its explanation there.
+"""
+
+import difflib
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+OpenAIApi = Literal["chat_completions", "responses"]
+
+
+class BadSettings(Exception):
+    """The settings cannot be used. The message has one line per problem, naming the setting."""
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query or parts.fragment:
+        raise ValueError(f"{text!r} is not an origin such as https://chat.example.org (no path, no final slash)")
+    return text.lower()
+
+
+def _http_address(text: str) -> str:
+    if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).netloc:
+        raise ValueError("must start with http:// or https://")
+    return text.rstrip("/")
+
+
+def _split(value: object) -> object:
+    return tuple(word for part in value.split(",") if (word := part.strip())) if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+HttpAddress = Annotated[str, AfterValidator(_http_address)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Limits(_Group):
+    """How much is too much."""
+
+    frame_bytes: PositiveInt = 65_536
+    """The largest WebSocket message taken from a client."""
+    frames_per_minute: PositiveInt = 600
+    """Messages that one socket may send in a minute."""
+    connections_per_user: PositiveInt = 200
+    """Sockets that one user may have open."""
+    runs_per_user: PositiveInt = 100
+    """Replies of one user that may be in the making at once."""
+    queued_per_session: PositiveInt = 20
+    """Messages that may wait in a session for the reply before them."""
+    body_bytes: PositiveInt = 1_048_576
+    """The largest body of an HTTP request."""
+    message_bytes: PositiveInt = 262_144
+    """The longest message of a user, in UTF-8."""
+    backlog_bytes: PositiveInt = 1_048_576
+    """What may wait for one slow reader before it is disconnected (nothing is lost: it reads on when it is back)."""
+    reply_bytes: PositiveInt = 4_194_304
+    """The longest reply, in UTF-8."""
+    max_turns: PositiveInt = 25
+    """Calls to the model within one reply, tools included."""
+    pool_size: PositiveInt = 10
+    """Connections to PostgreSQL."""
+
+
+class Timeouts(_Group):
+    """How long is too long, in seconds."""
+
+    connect: Seconds = 10
+    """To reach a model server."""
+    first_token: Seconds = 120
+    """Until a model says its first word; loading a large local model counts."""
+    between_tokens: Seconds = 60
+    """Silence within a reply."""
+    run: Seconds = 1800
+    """A whole reply, tools included."""
+    lease: Seconds = 8
+    """After this silence another process finishes what a dead one had begun."""
+    authenticate: Seconds = 10
+    """Until a new socket has said who it is."""
+    stall: Seconds = 5
+    """A socket that takes nothing for so long is cut."""
+    ping_interval: Seconds = 20
+    """Between two pings on a quiet socket."""
+    ping_timeout: Seconds = 15
+    """For the answer to a ping."""
+    drain: Seconds = 10
+    """For running replies to end when the service is stopped."""
+
+
+class Journal(_Group):
+    """The log of events from which every reader reads."""
+
+    retention_hours: PositiveInt = 24
+    """How long a reader may be away and still continue where it stopped; the messages themselves are kept for good."""
+    pending_bytes: PositiveInt = 1_048_576
+    """What one reply may have waiting to be stored before its model is made to wait."""
+    durable: bool = True
+    """Wait for the disk at each commit. Without it, a power cut may take the last fractions of a second."""
+
+
+class Context(_Group):
+    """What the model is given of a long conversation."""
+
+    default_window: PositiveInt = 8192
+    """Tokens that a model is taken to hold if its server does not say."""
+    reply_tokens: PositiveInt = 1024
+    """Tokens kept free for the reply."""
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Made by `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,  # `NAME=` in a file means that it is not set
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,  # a mistyped line may hold a key
+        use_attribute_docstrings=True,
+    )
+
+    host: str = "127.0.0.1"
+    """Where to listen."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """0 takes any free port."""
+    data_dir: Path = Path(".data")
+    """The embedded database and files; readable by nobody else."""
+    database_url: SecretStr | None = None
+    """A PostgreSQL (15 or newer) to use instead of the embedded one: postgresql://user:password@host/database"""
+    pg_bin: Path | None = None
+    """The directory of `postgres` and `initdb`, if the embedded database shall use others than it finds."""
+    auth_mode: Literal["local"] = "local"
+    """local: no logins; whoever reaches the port is the owner, so only this machine may reach it."""
+    allowed_origins: Origins = ()
+    """Other web sites whose pages may use this service, separated by commas."""
+    trusted_hosts: Words = ()
+    """Further names under which browsers reach this service, separated by commas."""
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
+    """How much to tell: debug, info, warning or error."""
+
+    default_provider: str | None = None
+    """Which of the model servers answers when nobody chose; otherwise the first that is found."""
+    openai_api_key: SecretStr | None = None
+    """The key for OpenAI or a compatible server."""
+    openai_base_url: HttpAddress | None = None
+    """A compatible server instead of OpenAI's own, up to and including /v1."""
+    openai_default_model: str | None = None
+    """The model to use when nobody chose."""
+    openai_api: OpenAIApi = "chat_completions"
+    """chat_completions (every compatible server has it) or responses."""
+    azure_openai_endpoint: HttpAddress | None = None
+    """The address of an Azure OpenAI resource."""
+    azure_openai_api_key: SecretStr | None = None
+    """Its key."""
+    azure_openai_api_version: str | None = None
+    """Its API version."""
+    azure_openai_deployment: str | None = None
+    """The deployment to use when nobody chose."""
+    azure_openai_api: OpenAIApi = "chat_completions"
+    """chat_completions or responses."""
+    ollama_host: str | None = None
+    """Where Ollama is; otherwise it is looked for on this machine."""
+    ollama_default_model: str | None = None
+    """The model to use when nobody chose."""
+    ollama_num_ctx: PositiveInt = 8192
+    """The context window that Ollama is asked to provide, in tokens. More needs more memory."""
+
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    journal: Journal = Journal()
+    context: Context = Context()
+
+    @field_validator("auth_mode", mode="before")
+    @classmethod
+    def _only_local_yet(cls, value: object) -> object:
+        if value == "accounts":
+            raise ValueError("accounts do not exist yet; the only mode is local")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
+            raise ValueError("must start with postgresql://")
+        return value
+
+    @model_validator(mode="after")
+    def _local_stays_on_this_machine(self) -> Self:
+        if self.auth_mode == "local" and not _is_loopback(self.host):
+            raise ValueError(
+                f"HOST={self.host} is refused with AUTH_MODE=local: there are no logins, so everybody who can reach "
+                "that address could read and write every conversation. Use 127.0.0.1, ::1 or localhost."
+            )
+        return self
+
+
+def load_settings(env_file: Path | None = Path(".env")) -> Settings:
+    """The settings of the environment, then of `env_file`, then the defaults. Raises BadSettings."""
+    try:
+        # The file is an argument of pydantic's own, which its type does not show.
+        return Settings(_env_file=env_file)  # pyright: ignore[reportCallIssue]
+    except ValidationError as error:
+        problems = [_explain(problem) for problem in error.errors(include_input=False, include_url=False)]
+        raise BadSettings("\n".join(problems)) from None
+    except SettingsError as error:
+        raise BadSettings(str(error)) from None
+
+
+def setting_names() -> list[str]:
+    """Every name that can stand in the environment, as it is written there."""
+    return [name for name, _ in _leaves(Settings, "")]
+
+
+def _leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
+    for field_name, field in model.model_fields.items():
+        name = (prefix + field_name).upper()
+        if isinstance(field.default, _Group):
+            yield from _leaves(type(field.default), f"{name}__")
+        else:
+            yield name, field
+
+
+def _explain(problem: ErrorDetails) -> str:
+    name = "__".join(str(part) for part in problem["loc"]).upper()
+    if problem["type"] != "extra_forbidden":
+        message = problem["msg"].removeprefix("Value error, ")
+        return f"{name}: {message}" if name else message
+    similar = difflib.get_close_matches(name, setting_names(), n=1)
+    return f"{name}: there is no such setting." + (f" Did you mean {similar[0]}?" if similar else "")
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

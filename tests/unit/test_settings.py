@@ -1,0 +1,169 @@
+"""What an operator can rely on when writing settings."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from api.env_example import env_example
+from api.settings import BadSettings, Settings, load_settings, setting_names
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in setting_names():
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def env_file(tmp_path: Path) -> Path:
+    return tmp_path / ".env"
+
+
+def refusal(env_file: Path | None = None) -> str:
+    with pytest.raises(BadSettings) as refused:
+        load_settings(env_file)
+    return str(refused.value)
+
+
+def test_without_any_setting_it_serves_this_machine_only() -> None:
+    settings = load_settings(None)
+
+    assert (settings.host, settings.port, settings.database_url) == ("127.0.0.1", 8000, None)
+
+
+def test_the_environment_goes_before_the_file(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env_file.write_text("PORT=1111\nLOG_LEVEL=DEBUG\n")
+    monkeypatch.setenv("PORT", "2222")
+
+    settings = load_settings(env_file)
+
+    assert (settings.port, settings.log_level) == (2222, "debug")
+
+
+def test_one_setting_of_a_group_leaves_its_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIMITS__FRAME_BYTES", "1000")
+    monkeypatch.setenv("TIMEOUTS__LEASE", "0.5")
+
+    settings = load_settings(None)
+
+    assert settings.limits.frame_bytes == 1000
+    assert settings.limits.max_turns == 25
+    assert settings.timeouts.lease == 0.5
+
+
+def test_an_unknown_name_in_the_file_is_refused_with_a_suggestion(env_file: Path) -> None:
+    env_file.write_text("OPENAI_API_KEYS=sk-secret\n")
+
+    message = refusal(env_file)
+
+    assert message == "OPENAI_API_KEYS: there is no such setting. Did you mean OPENAI_API_KEY?"
+
+
+def test_an_unknown_group_in_the_file_is_refused_with_a_suggestion(env_file: Path) -> None:
+    env_file.write_text("LIMIT__FRAME_BYTES=1\n")
+
+    assert "LIMIT__FRAME_BYTES: there is no such setting. Did you mean LIMITS__FRAME_BYTES?" in refusal(env_file)
+
+
+def test_an_unknown_name_in_a_group_is_refused_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIMITS__FRAMES_BYTES", "1")
+
+    assert refusal() == "LIMITS__FRAMES_BYTES: there is no such setting. Did you mean LIMITS__FRAME_BYTES?"
+
+
+def test_a_name_like_no_other_gets_no_suggestion(env_file: Path) -> None:
+    env_file.write_text("XYZZY=1\n")
+
+    assert refusal(env_file) == "XYZZY: there is no such setting."
+
+
+def test_every_problem_is_told_at_once(env_file: Path) -> None:
+    env_file.write_text("PORT=many\nLIMITS__POOL_SIZE=0\n")
+
+    message = refusal(env_file)
+
+    assert "PORT: " in message
+    assert "LIMITS__POOL_SIZE: " in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("LIMITS__BODY_BYTES", "0"),
+        ("TIMEOUTS__RUN", "0"),
+        ("TIMEOUTS__RUN", "nan"),
+        ("TIMEOUTS__RUN", "inf"),
+        ("JOURNAL__RETENTION_HOURS", "-1"),
+        ("OPENAI_API", "completions"),
+        ("OPENAI_BASE_URL", "localhost:8080/v1"),
+        ("DATABASE_URL", "mysql://localhost/x"),
+        ("ALLOWED_ORIGINS", "https://example.org/path"),
+        ("LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+
+    assert refusal().startswith(f"{name}: ") or f"{name}__" in refusal()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_without_logins_this_machine_may_be_served(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("HOST", host)
+
+    assert load_settings(None).host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "chat.example.org", ""])
+def test_without_logins_other_machines_are_refused_and_told_why(env_file: Path, host: str) -> None:
+    env_file.write_text(f"HOST={host}\n")
+    if host:
+        assert "there are no logins" in refusal(env_file)
+    else:  # not set
+        assert load_settings(env_file).host == "127.0.0.1"
+
+
+def test_accounts_are_refused_while_they_do_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTH_MODE", "accounts")
+
+    assert refusal() == "AUTH_MODE: accounts do not exist yet; the only mode is local"
+
+
+def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOWED_ORIGINS", "https://A.example, http://b.example:8080,")
+    monkeypatch.setenv("TRUSTED_HOSTS", "chat.example")
+
+    settings = load_settings(None)
+
+    assert settings.allowed_origins == ("https://a.example", "http://b.example:8080")
+    assert settings.trusted_hosts == ("chat.example",)
+
+
+def test_keys_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me:sk-secret@127.0.0.1/x")
+
+    assert "sk-secret" not in repr(load_settings(None))
+
+
+def test_a_refused_value_is_not_repeated_because_it_may_be_a_key(env_file: Path) -> None:
+    env_file.write_text("PORT=sk-secret\nOPENAI_API=sk-secret\n")
+
+    assert "sk-secret" not in refusal(env_file)
+
+
+def test_env_example_is_up_to_date() -> None:
+    assert (ROOT / ".env.example").read_text() == env_example(), "run `make env-example`"
+
+
+def test_env_example_with_every_line_taken_in_means_the_defaults(env_file: Path) -> None:
+    lines = env_example().splitlines()
+    env_file.write_text("\n".join(line[1:] for line in lines if line.startswith("#") and line[1:2] not in ("", " ")))
+
+    assert load_settings(env_file) == Settings.model_construct()
+    assert isinstance(load_settings(env_file).openai_api_key, SecretStr | None)
