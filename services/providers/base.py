@@ -26,6 +26,8 @@ class Provider(Protocol):
     """What users call this connection, for example `openai`, `azure` or `ollama`."""
     kind: ProviderKind
     default_model: str | None
+    controls: frozenset[str]
+    """The names of `providers/controls.py` that this connection can express; `stream` refuses others."""
 
     def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncGenerator[ModelEvent, None]]:
         """Ask the model; leaving the context closes the HTTP stream at once.

@@ -1,0 +1,189 @@
+"""The Chat Completions protocol, as OpenAI defined it and as its many imitators speak it. Pure.
+
+https://platform.openai.com/docs/api-reference/chat-streaming
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, assert_never, cast
+
+from services.agent.types import (
+    ChatMessage,
+    FinishReason,
+    ModelEvent,
+    ModelMessage,
+    ModelRequest,
+    ToolCall,
+    ToolCallMessage,
+    ToolResultMessage,
+    ToolSpec,
+    Usage,
+)
+from services.errors import ProviderBrokeOff, ProviderGarbled
+from services.providers.loose import count, items, mapping, words
+from services.providers.reply import NOTHING, Reply
+
+# Sent under their own names.
+_PLAIN: Final = (
+    "temperature",
+    "top_p",
+    "stop",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "reasoning_effort",
+    "verbosity",
+    "parallel_tool_calls",
+)
+# Only servers of open models know these; OpenAI's own refuses fields that it does not know.
+_OPEN_MODELS: Final = ("top_k", "repeat_penalty")
+_MAPPED: Final = ("max_tokens", "response_format", "tool_choice", "provider_options")
+
+OPENAI_CONTROLS: Final = frozenset({*_PLAIN, *_MAPPED})
+COMPATIBLE_CONTROLS: Final = OPENAI_CONTROLS | {*_OPEN_MODELS, "thinking"}
+
+USAGE_FIELD: Final = "stream_options"
+
+
+def request_body(request: ModelRequest, *, max_tokens_field: str, without: Collection[str] = ()) -> dict[str, Any]:
+    """The JSON of the request. `without` names fields that this server has refused before."""
+    body: dict[str, Any] = {"model": request.model, "messages": [_message(m) for m in request.messages], "stream": True}
+    if USAGE_FIELD not in without:
+        body[USAGE_FIELD] = {"include_usage": True}
+    controls = request.controls
+    body.update({name: controls[name] for name in (*_PLAIN, *_OPEN_MODELS) if name in controls})
+    if "max_tokens" in controls:
+        body[max_tokens_field] = controls["max_tokens"]
+    if "response_format" in controls:
+        body["response_format"] = _response_format(controls["response_format"])
+    if "thinking" in controls:
+        # What vLLM, SGLang and llama.cpp hand to the model's template.
+        body["chat_template_kwargs"] = {"enable_thinking": bool(controls["thinking"])}
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+        if "tool_choice" in controls:
+            body["tool_choice"] = _tool_choice(controls["tool_choice"])
+    else:
+        body.pop("parallel_tool_calls", None)
+    body.update(controls.get("provider_options", {}))
+    return body
+
+
+class ChatCompletionsReader:
+    """Reads the chunks of one answer."""
+
+    __slots__ = ("reply",)
+
+    def __init__(self) -> None:
+        self.reply = Reply()
+
+    def feed(self, chunk: object) -> Sequence[ModelEvent]:
+        """The events in `chunk`."""
+        if not isinstance(chunk, dict):
+            raise ProviderGarbled()
+        data = cast(dict[str, Any], chunk)
+        if data.get("usage"):
+            self.reply.usage = _usage(mapping(data["usage"]))
+        for item in items(data.get("choices")):
+            choice = mapping(item)
+            if choice.get("index"):
+                continue
+            events = self._delta(mapping(choice.get("delta")))
+            if reason := choice.get("finish_reason"):
+                self.reply.finish = _finish_reason(reason)
+            return events
+        return NOTHING
+
+    def _delta(self, delta: Mapping[str, Any]) -> Sequence[ModelEvent]:
+        content = delta.get("content")
+        if content and isinstance(content, str) and len(delta) == 1:
+            return self.reply.text(content)
+        events: list[ModelEvent] = []
+        # Servers that send both send the same text twice.
+        if thought := words(delta.get("reasoning_content")) or words(delta.get("reasoning")):
+            events += self.reply.thinking(thought)
+        events += self._content(content)
+        if refused := words(delta.get("refusal")):
+            events += self.reply.refusal(refused)
+        for fragment in items(delta.get("tool_calls")):
+            self._fragment(mapping(fragment))
+        return events
+
+    def _content(self, content: object) -> Sequence[ModelEvent]:
+        if isinstance(content, str):
+            return self.reply.text(content) if content else NOTHING
+        events: list[ModelEvent] = []
+        for item in items(content):
+            part = mapping(item)
+            if part.get("type") == "thinking":
+                thoughts = (words(mapping(thought).get("text")) for thought in items(part.get("thinking")))
+                events += self.reply.thinking("".join(thoughts))
+            elif text := words(part.get("text")):
+                events += self.reply.text(text)
+        return events
+
+    def _fragment(self, fragment: Mapping[str, Any]) -> None:
+        function = mapping(fragment.get("function"))
+        self.reply.call(
+            fragment.get("index"),
+            id=words(fragment.get("id")),
+            name=words(function.get("name")),
+            arguments=function.get("arguments"),
+        )
+
+
+def _message(message: ModelMessage) -> dict[str, Any]:
+    match message:
+        case ChatMessage(role=role, content=content):
+            return {"role": role, "content": content}
+        case ToolCallMessage(content=content, calls=calls):
+            return {"role": "assistant", "content": content or None, "tool_calls": [_call(call) for call in calls]}
+        case ToolResultMessage(call_id=id, content=content):
+            return {"role": "tool", "tool_call_id": id, "content": content}
+        case _:
+            assert_never(message)
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _tool(tool: ToolSpec) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: Any) -> Any:
+    return choice if isinstance(choice, str) else {"type": "function", "function": {"name": choice["name"]}}
+
+
+def _response_format(form: Mapping[str, Any]) -> dict[str, Any]:
+    match form["type"]:
+        case "json":
+            return {"type": "json_object"}
+        case "json_schema":
+            return {"type": "json_schema", "json_schema": {key: form[key] for key in ("name", "strict", "schema")}}
+        case _:
+            return {"type": "text"}
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    details = mapping(usage.get("completion_tokens_details"))
+    return Usage(
+        count(usage.get("prompt_tokens")),
+        count(usage.get("completion_tokens")),
+        count(details.get("reasoning_tokens")),
+    )
+
+
+def _finish_reason(reason: object) -> FinishReason:
+    match reason:
+        case "length" | "max_tokens" | "model_length":
+            return "length"
+        case "tool_calls" | "function_call" | "tool_use":
+            return "tool_calls"
+        case "content_filter" | "safety" | "refusal":
+            return "refusal"
+        case "error" | "abort" | "insufficient_system_resource":
+            raise ProviderBrokeOff(f"The model server broke off its answer ({reason}).")
+        case _:
+            return "stop"

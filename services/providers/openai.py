@@ -1,0 +1,213 @@
+"""OpenAI, Azure OpenAI, and every server that speaks one of their protocols."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol, assert_never
+from urllib.parse import urlsplit
+
+from services.agent.types import ModelEvent, ModelInfo, ModelRequest
+from services.errors import ProviderError, ProviderRejected
+from services.providers import chat_completions
+from services.providers.attempts import Retries
+from services.providers.base import ProviderKind, ProviderTimeouts
+from services.providers.chat_completions import ChatCompletionsReader
+from services.providers.controls import refuse_inexpressible
+from services.providers.faults import Complaints
+from services.providers.loose import items, mapping, words
+from services.providers.patience import Patience
+from services.providers.reply import Reply
+from services.providers.windows import ContextWindows, openai_window, window_in
+
+if TYPE_CHECKING:
+    from services.providers.openai_sdk import OpenAIClient
+
+OpenAIApi = Literal["chat_completions", "responses"]
+
+OPENAI_HOST = "api.openai.com"
+_LIST_TIMEOUT = 10.0
+# Usage and the end of the stream follow the finish at once, or never.
+_TAIL_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Azure:
+    """An Azure OpenAI resource; the model of a request is the name of a deployment there."""
+
+    endpoint: str
+    api_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIAddress:
+    """Where a connection leads. Without `azure` and `base_url` it is OpenAI itself."""
+
+    api_key: str | None = field(default=None, repr=False)
+    base_url: str | None = None
+    azure: Azure | None = None
+
+    @property
+    def is_openais_own(self) -> bool:
+        """Whether OpenAI's models are behind it, which refuse fields that they do not know."""
+        return bool(self.azure) or self.base_url is None or urlsplit(self.base_url).hostname == OPENAI_HOST
+
+
+class _Reader(Protocol):
+    reply: Reply
+
+    def feed(self, chunk: object) -> Sequence[ModelEvent]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    """One of the two protocols: where a request goes, how it is written, how the answer is read."""
+
+    path: str
+    controls: frozenset[str]
+    body: Callable[[ModelRequest, Collection[str]], dict[str, Any]]
+    reader: Callable[[], _Reader]
+    niceties: frozenset[str]
+    """Fields that we like to send but can do without, as servers call them when they refuse them."""
+
+
+class OpenAIProvider:
+    """One connection to a server that speaks Chat Completions or Responses."""
+
+    def __init__(
+        self,
+        address: OpenAIAddress,
+        *,
+        name: str = "openai",
+        api: OpenAIApi = "chat_completions",
+        default_model: str | None = None,
+        timeouts: ProviderTimeouts | None = None,
+        retries: Retries | None = None,
+        max_connections: int = 2000,
+    ) -> None:
+        self.name = name
+        self.kind: ProviderKind = "openai"
+        self.default_model = default_model
+        self._address = address
+        self._dialect = _dialect(api, address)
+        self.controls = self._dialect.controls
+        self._timeouts = timeouts or ProviderTimeouts()
+        self._retries = retries or Retries()
+        self._max_connections = max_connections
+        self._complaints = Complaints(name, secrets=(address.api_key or "",))
+        self._windows = ContextWindows(self._ask_window)
+        self._refused: set[str] = set()
+        self._client: OpenAIClient | None = None
+        self._opening = asyncio.Lock()
+
+    def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncGenerator[ModelEvent, None]]:
+        """Ask the model; see `Provider.stream`. Raises `InvalidControl` at once for what cannot be expressed."""
+        refuse_inexpressible(request.controls, self.controls, self.name)
+        return aclosing(self._retries.stream(partial(self._attempt, request), self._mend))
+
+    async def models(self) -> list[ModelInfo]:
+        """The models that the server lists, sorted by id."""
+        client = await self._connected()
+        answer = await client.get("/models", timeout=_LIST_TIMEOUT)
+        entries = [mapping(entry) for entry in items(mapping(answer).get("data"))]
+        found = {id: window_in(entry) or openai_window(id) for entry in entries if (id := words(entry.get("id")))}
+        return [ModelInfo(id, found[id]) for id in sorted(found)]
+
+    async def context_window(self, model: str) -> int | None:
+        """Tokens that `model` can take; asked once, then remembered."""
+        return await self._windows.of(model)
+
+    async def warm(self) -> None:
+        """Load the client now, beside the event loop, so that the first message does not wait for it."""
+        await self._connected()
+
+    async def aclose(self) -> None:
+        """Close the HTTP client."""
+        async with self._opening:
+            client, self._client = self._client, None
+            if client:
+                await client.aclose()
+
+    async def _attempt(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        client = await self._connected()
+        body = self._dialect.body(request, self._refused)
+        reader = self._dialect.reader()
+        reply = reader.reply
+        begun = False
+        try:
+            with Patience(self._timeouts.first_token, "the beginning of an answer") as patience:
+                async with client.stream(self._dialect.path, body) as chunks:
+                    async for chunk in chunks:
+                        patience.rest()
+                        events = reader.feed(chunk)
+                        if not begun and (events or reply.calling):
+                            begun = True
+                            patience.change(self._timeouts.between_tokens, "more of its answer")
+                        if reply.finish:
+                            patience.change(_TAIL_TIMEOUT, "the end of its answer")
+                        for event in events:
+                            yield event
+                        patience.wait(anew=begun)
+        except ProviderError as error:
+            # Once the model has finished, a fault of the line takes nothing away.
+            if not reply.finish:
+                error.details.setdefault("provider", self.name)
+                raise
+        for event in reply.end(self.name):
+            yield event
+
+    def _mend(self, error: ProviderError) -> bool:
+        """Learn from a refusal which field this server does not want; true if the request can be made without it."""
+        if not isinstance(error, ProviderRejected):
+            return False
+        unwanted = {field for field in self._dialect.niceties - self._refused if field in error.message}
+        self._refused |= unwanted
+        return bool(unwanted)
+
+    async def _ask_window(self, model: str) -> int | None:
+        if self._address.is_openais_own:
+            return openai_window(model)
+        listed = {info.id: info.context_window for info in await self.models()}
+        return listed.get(model) or openai_window(model)
+
+    async def _connected(self) -> "OpenAIClient":
+        if self._client is None:
+            async with self._opening:
+                # Importing the package and reading the certificates take a second of CPU.
+                self._client = self._client or await asyncio.to_thread(self._open)
+        return self._client
+
+    def _open(self) -> "OpenAIClient":
+        from services.providers.openai_sdk import OpenAIClient  # noqa: PLC0415 - see `_connected`
+
+        return OpenAIClient(
+            self._address,
+            complaints=self._complaints,
+            connect_timeout=self._timeouts.connect,
+            max_connections=self._max_connections,
+        )
+
+
+def _dialect(api: OpenAIApi, address: OpenAIAddress) -> _Dialect:
+    match api:
+        case "chat_completions":
+            return _chat_dialect(own=address.is_openais_own)
+        case "responses":
+            raise NotImplementedError
+        case _:
+            assert_never(api)
+
+
+def _chat_dialect(*, own: bool) -> _Dialect:
+    # OpenAI has renamed the field, and its reasoning models know only the new name; most others know only the old.
+    max_tokens = "max_completion_tokens" if own else "max_tokens"
+    return _Dialect(
+        path="/chat/completions",
+        controls=chat_completions.OPENAI_CONTROLS if own else chat_completions.COMPATIBLE_CONTROLS,
+        body=lambda request, without: chat_completions.request_body(
+            request, max_tokens_field=max_tokens, without=without
+        ),
+        reader=ChatCompletionsReader,
+        niceties=frozenset({chat_completions.USAGE_FIELD}),
+    )
