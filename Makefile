@@ -37,7 +37,7 @@ migrate: $(RUNTIME) ## Bring the database to this version's schema and exit
 	@$(PY) -m api migrate
 
 dev: $(DEV) ## Like run, restarting when a source file changes
-	@exec $(PY) -m api dev
+	@exec $(PY) -m api.dev
 
 test: $(DEV) ## Run the whole test-suite; ARGS="-k name" narrows it
 	@$(PY) -m pytest -q $(ARGS)

@@ -1,0 +1,160 @@
+"""One process from start to stop: sockets, PostgreSQL, schema, server; and the same in reverse."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from api.listening import CannotListen, bind
+from api.settings import Settings
+from db.binaries import find_binaries
+from db.embedded import EmbeddedPostgres
+from db.migrate import Migration, migrate
+from websocket.transport import guarded
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI  # the slowest import of all, and `migrate` needs none of it
+
+CreateApp = Callable[[Settings, str], "FastAPI"]
+Announce = Callable[[Sequence[str]], None]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_CLOSING_SECONDS = 5  # for sockets to say goodbye, after the replies have had their time
+
+log = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings, create_app: CreateApp, announce: Announce) -> None:
+    """Serve until a signal asks to stop, then end everything that was started.
+
+    Raises CannotListen or DatabaseNotReady before anything is served.
+    """
+    with _stoppable() as stop, contextlib.ExitStack() as sockets:
+        bound = bind(settings.host, settings.port)
+        for one in bound:
+            sockets.enter_context(one)
+        settings = settings.model_copy(update={"port": bound[0].getsockname()[1]})
+        async with database(settings) as url:
+            await migrate(url)
+            server = _Server(settings, create_app(settings, url), announce)
+            stop.server = server
+            await _listen(server, bound)
+
+
+async def migrate_only(settings: Settings) -> list[Migration]:
+    """Bring the database to this version's schema; the steps that were missing."""
+    async with database(settings) as url:
+        return await migrate(url)
+
+
+@contextlib.asynccontextmanager
+async def database(settings: Settings) -> AsyncGenerator[str, None]:
+    """The address of the database: the operator's, or one of our own that runs as long as this context."""
+    if settings.database_url:
+        yield settings.database_url.get_secret_value()
+        return
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with EmbeddedPostgres(settings.data_dir / "postgres", find_binaries(settings.pg_bin)) as postgres:
+        yield postgres.dsn()
+
+
+class _Stop:
+    """What a signal does: before there is a server it cancels the start, later it asks the server to end."""
+
+    def __init__(self, task: asyncio.Task[object]) -> None:
+        self.server: uvicorn.Server | None = None
+        self._task = task
+
+    def __call__(self, number: int) -> None:
+        if self.server:
+            self.server.handle_exit(number, None)
+        else:
+            self._task.cancel()
+
+
+@contextlib.contextmanager
+def _stoppable() -> Generator[_Stop, None, None]:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    stop = _Stop(task)
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield stop
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+async def _listen(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+    try:
+        await server.serve(sockets)
+    except OSError as error:  # somebody else listened on the port while PostgreSQL was starting
+        raise CannotListen(f"Cannot listen: {error.strerror}.") from error
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with our sockets' manners, that says when it is up and lets replies finish before it closes sockets.
+
+    The application may offer `app.state.banner`, lines to print when it is up, and `app.state.drain`, a coroutine
+    function that returns when the running replies have ended.
+    """
+
+    def __init__(self, settings: Settings, app: "FastAPI", announce: Announce) -> None:
+        super().__init__(_config(settings, app))
+        self._app = app
+        self._announce = announce
+        self._drain_seconds = settings.timeouts.drain
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self._address = f"http://{host}:{settings.port}"
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Signals are handled above: uvicorn would send itself the signal again at the end, over our clean-up."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        banner: Sequence[str] = getattr(self._app.state, "banner", ())
+        self._announce([f"Colloquy is ready: {self._address} (Ctrl-C stops it)", *banner])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        await self._drain()
+        await super().shutdown(sockets)
+
+    async def _drain(self) -> None:
+        drain: Callable[[], Awaitable[None]] | None = getattr(self._app.state, "drain", None)
+        if drain is None:
+            return
+        try:
+            async with asyncio.timeout(self._drain_seconds):
+                await drain()
+        except TimeoutError:
+            log.warning("replies were still running after %g s; they are closed as interrupted", self._drain_seconds)
+
+
+def _config(settings: Settings, app: "FastAPI") -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        # Never more: at `info` uvicorn writes the query string of each socket, where some clients put their token.
+        log_level=max(logging.WARNING, logging.getLevelNamesMapping()[settings.log_level.upper()]),
+        access_log=False,
+        http="httptools",
+        ws=guarded(settings.timeouts.stall),
+        ws_max_size=settings.limits.frame_bytes,
+        ws_ping_interval=settings.timeouts.ping_interval,
+        ws_ping_timeout=settings.timeouts.ping_timeout,
+        ws_per_message_deflate=False,  # costs more CPU per frame than it saves on small ones, and doubles idle memory
+        timeout_graceful_shutdown=_CLOSING_SECONDS,
+        proxy_headers=False,  # nobody stands before us in local mode, so nobody may say who the client is
+        server_header=False,
+    )
