@@ -16,6 +16,7 @@ import hashlib
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -72,7 +73,7 @@ class EmbeddedPostgres:
         self._settings = settings
         self._data = self._directory / "data"
         self._log = self._directory / "postgres.log"
-        self._sockets = self._directory / "socket"
+        self._sockets = _socket_directory(self._directory)
         self._lock: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -104,7 +105,7 @@ class EmbeddedPostgres:
             self._take_directory()
             await self._make_cluster()
             await self._stop_orphan()
-            self._sockets = _socket_directory(self._directory)
+            _make_private(self._sockets)
             await self._launch_patiently()
         except BaseException:
             await self.stop()
@@ -115,11 +116,9 @@ class EmbeddedPostgres:
         try:
             if self._process:
                 await _shut_down(self._process)
+                _leave_tmp_clean(self._sockets, self._directory)
         finally:
             self._process = None
-            if self._sockets.parent != self._directory:
-                with suppress(OSError):
-                    self._sockets.rmdir()
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
@@ -160,7 +159,11 @@ class EmbeddedPostgres:
             # The same order of texts on every machine, whatever its C library.
             *(builtin if self._binaries.major >= 17 else ["--locale=C.UTF-8"]),
         )
-        if await _exit_code(process, _ANSWER_SECONDS) != 0:
+        try:
+            code = await _exit_code(process, _ANSWER_SECONDS)
+        finally:
+            await _shut_down(process)  # if we were cancelled: nobody else may find it still writing there
+        if code != 0:
             raise ServerDidNotStart(f"PostgreSQL could not make its data directory:\n{_tail(self._log)}")
         unfinished.rename(self._data)
 
@@ -286,24 +289,28 @@ async def _exit_code(process: subprocess.Popen[bytes], seconds: float) -> int | 
 
 
 def _socket_directory(directory: Path) -> Path:
-    """`directory`/socket, or a private one in /tmp where that name is too long for a socket's address."""
+    """`directory`/socket, or one in /tmp where that name is too long for a socket's address."""
     sockets = directory / "socket"
     path = os.fsencode(sockets / f".s.PGSQL.{_PORT}")
     # A comma would be read as a list of directories.
     if len(path) <= _LONGEST_SOCKET_PATH and not any(sign in path for sign in (b",", b'"')):
-        sockets.mkdir(mode=0o700, exist_ok=True)
         return sockets
     name = hashlib.sha256(path).hexdigest()[:16]
-    return _private(Path("/tmp") / f"colloquy-{os.geteuid()}-{name}")  # noqa: S108  checked to be ours
+    return Path("/tmp") / f"colloquy-{os.geteuid()}-{name}"  # noqa: S108  used only if it is ours: _make_private
 
 
-def _private(path: Path) -> Path:
-    """`path` as a directory that is ours alone: anybody may have put something under that name in /tmp."""
-    path.mkdir(mode=0o700, exist_ok=True)
-    found = path.lstat()
-    if not path.is_dir() or path.is_symlink() or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise DirectoryNotOurs(f"{path} exists and is not a private directory of ours: remove it.")
-    return path
+def _make_private(sockets: Path) -> None:
+    """Anybody may have put something under that name in /tmp. Raises DirectoryNotOurs."""
+    sockets.mkdir(mode=0o700, exist_ok=True)
+    found = sockets.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise DirectoryNotOurs(f"{sockets} exists and is not a private directory of ours: remove it.")
+
+
+def _leave_tmp_clean(sockets: Path, directory: Path) -> None:
+    if sockets.parent != directory:
+        with suppress(OSError):
+            sockets.rmdir()
 
 
 def _give(data: Path, uid: int, gid: int) -> None:

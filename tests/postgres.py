@@ -104,8 +104,7 @@ class DurablePostgres:
 @asynccontextmanager
 async def fast_server(binaries: Binaries) -> AsyncGenerator[TestServer, None]:
     """A server in memory where the machine allows it, without any database of ours yet."""
-    with_memory = Path("/dev/shm")
-    directory = tempfile.mkdtemp(prefix="colloquy-", dir=with_memory if os.access(with_memory, os.W_OK) else None)
+    directory = tempfile.mkdtemp(prefix="colloquy-", dir=memory_directory())
     try:
         async with EmbeddedPostgres(Path(directory), binaries, FAST) as server:
             admin = await asyncpg.connect(server.dsn("postgres", "postgres"))
@@ -127,6 +126,12 @@ async def durable_server(binaries: Binaries) -> AsyncGenerator[DurablePostgres, 
             yield DurablePostgres(server)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def memory_directory() -> Path | None:
+    """Where files cost nothing, if the machine has such a place."""
+    memory = Path("/dev/shm")
+    return memory if os.access(memory, os.W_OK) else None
 
 
 def children_of(pid: int) -> list[int]:
