@@ -1,1 +1,1 @@
-"""Sockets: who is connected, frames in, events out."""
+"""Sockets: who is connected, frames in, events out. Knows no SQL and no provider."""

@@ -11,7 +11,6 @@ import struct
 from asyncio import TimerHandle
 from typing import Any
 
-from uvicorn._types import ASGIReceiveEvent
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
@@ -27,6 +26,10 @@ UNSENT_LIMIT = 64 * 1024
 UNREAD_LIMIT = 32 * 1024
 """Bytes of receive buffer asked of the kernel (Linux grants twice that). One read is handled in one go, and 256 KiB of
 six-byte frames, which the event loop would hand over otherwise, stop everyone for 0.2 seconds."""
+
+IDLE_FRAMES_PER_MINUTE = 600
+"""Pings, pongs and empty fragments that a peer may send. They never reach the application and its limits, and clients
+of good will send a handful."""
 
 CHECKS_PER_STALL = 5
 
@@ -56,7 +59,8 @@ class GuardedProtocol(WebSocketsSansIOProtocol):
             extensions=self.conn.available_extensions, max_size=config.ws_max_size, logger=self.logger
         )
         self.close_timeout = self.stall_seconds
-        self.pongs_unread = False  # reading stands still until the peer has taken its pongs
+        self.idle_frames = 0
+        self.idle_minute = 0.0
         self.stall_timer: TimerHandle | None = None
         self.leave_timer: TimerHandle | None = None
 
@@ -73,7 +77,6 @@ class GuardedProtocol(WebSocketsSansIOProtocol):
         for timer in (self.stall_timer, self.leave_timer):
             if timer is not None:
                 timer.cancel()
-        self.pongs_unread = False
         super().connection_lost(exc)
 
     # Peers that do not read
@@ -87,10 +90,6 @@ class GuardedProtocol(WebSocketsSansIOProtocol):
         if self.stall_timer is not None:
             self.stall_timer.cancel()
             self.stall_timer = None
-        if self.pongs_unread:
-            self.pongs_unread = False
-            if not self.read_paused:
-                self.transport.resume_reading()
 
     def _watch(self, unsent: int, since: float) -> None:
         """Drop the peer once the buffer has not shrunk below `unsent` for `stall_seconds`; a slow reader may stay."""
@@ -105,26 +104,33 @@ class GuardedProtocol(WebSocketsSansIOProtocol):
         else:
             self.stall_timer = self.loop.call_later(self.stall_seconds / CHECKS_PER_STALL, self._watch, unsent, since)
 
-    def handle_ping(self) -> None:
-        if self.conn.eof_sent:  # a ping read in one go with the frame that ended the conversation
-            return
-        super().handle_ping()
-        # Reading stops only here, not whenever writing does: while the application streams to a slow peer, writing is
-        # paused nearly always, and what the peer says (an interrupt, say) must be heard all the same.
-        if not self.writable.is_set():
-            self.pongs_unread = True
-            self.transport.pause_reading()
+    # Peers that do not stop
 
-    async def receive(self) -> ASGIReceiveEvent:
-        message = await super().receive()
-        if self.pongs_unread:  # uvicorn resumes reading when its queue is empty, for its own reasons only
-            self.transport.pause_reading()
-        return message
+    def handle_ping(self) -> None:
+        # Every ping makes a pong, which is written whether or not the peer reads. Pausing the reading meanwhile would
+        # bound that as well, but a slow peer that is streamed to would not be heard: its interrupt, for one.
+        if not self.conn.eof_sent:  # else it was read in one go with the frame that ended the conversation
+            super().handle_ping()
+            self._count_idle_frame()
+
+    def handle_pong(self, event: Frame) -> None:
+        super().handle_pong(event)
+        self._count_idle_frame()
 
     def handle_cont(self, event: Frame) -> None:
-        # An empty fragment counts nothing towards the size of a message, and any number may come.
         if event.data or event.fin:
             super().handle_cont(event)
+        else:  # adds nothing to the message, nor to its size, which is limited
+            self._count_idle_frame()
+
+    def _count_idle_frame(self) -> None:
+        minute = self.loop.time() // 60
+        if minute != self.idle_minute:
+            self.idle_minute, self.idle_frames = minute, 0
+        self.idle_frames += 1
+        if self.idle_frames > IDLE_FRAMES_PER_MINUTE and not self.conn.eof_sent:
+            self.conn.fail(CloseCode.POLICY_VIOLATION, "too many frames that say nothing")
+            self.handle_parser_exception()
 
     # Peers that do not leave
 
@@ -153,7 +159,7 @@ class GuardedProtocol(WebSocketsSansIOProtocol):
     # Peers that break the rules
 
     def handle_parser_exception(self) -> None:
-        """Tell the peer why the conversation ends (1002, 1007, 4413), and hear out what it is still sending.
+        """Tell the peer why the conversation ends (1002, 1007, 1008, 4413), and hear out what it is still sending.
 
         Closing with bytes unread makes the kernel send a reset, which overtakes the close frame: the peer would see a
         broken connection instead of the code.

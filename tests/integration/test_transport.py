@@ -30,8 +30,11 @@ Story = Callable[[], Coroutine[Any, Any, None]]
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, None]], None]:
     def run_story(story: Coroutine[Any, Any, None]) -> None:
+        faults: list[dict[str, Any]] = []
         with asyncio.Runner(loop_factory=request.param) as runner:
+            runner.get_loop().set_exception_handler(lambda _, context: faults.append(context))
             runner.run(asyncio.wait_for(story, PATIENCE * 2))
+        assert not faults
 
     return run_story
 
@@ -80,6 +83,24 @@ def test_slow_but_steady_reader_is_kept(run: Any):
     run(story())
 
 
+def test_large_message_may_take_longer_than_a_stall(run: Any):
+    async def one_large_message(app: App, receive: Receive, send: Send):
+        await accept(receive, send)
+        await send({"type": "websocket.send", "text": "x" * 2_000_000})
+        await hear(app, receive)
+
+    async def story():
+        app = App(one_large_message)
+        async with served(app) as server, silent(server) as client:
+            count = 0
+            while count < 2_000_010:
+                count += len(await client.read(100_000))
+                await asyncio.sleep(STALL / 5)  # the slowness is the point
+            assert "code" not in app.seen
+
+    run(story())
+
+
 def test_interrupt_is_heard_while_a_slow_reader_is_streamed_to_at_full_speed(run: Any):
     async def story():
         app = App(stream)
@@ -114,57 +135,75 @@ def test_other_clients_are_served_while_one_is_silent_and_one_floods(run: Any):
     run(story())
 
 
-# Pings
+# Peers that do not stop
 
 
-def test_ping_flood_without_reading_is_bounded_and_cut(run: Any):
-    async def story():
-        app = App(echo)
-        async with served(app) as server, silent(server) as client, asyncio.TaskGroup() as group:
-            await until(lambda: bool(server.connections))
-            group.create_task(client.flood(frame(PING, b"x" * 100)))
-            transport = server.protocol.transport
-            most = await highest(transport.get_write_buffer_size, until=lambda: not server.connections)
-            assert UNSENT_LIMIT < most <= UNSENT_LIMIT + 8 * UNREAD_LIMIT
-            assert app.seen["code"] == 4508
-
-    run(story())
-
-
-def test_application_that_reads_does_not_reopen_the_tap_for_a_ping_flood(run: Any):
+@pytest.mark.parametrize(
+    "flood",
+    [
+        lambda: frame(PING, b"x" * 100),
+        lambda: frame(PONG, b""),
+        lambda: frame(CONT, b"", fin=False),
+        lambda: frame(PING, b"") * 50 + frame(TEXT, b"go on"),
+    ],
+    ids=["pings", "pongs", "empty fragments", "pings between messages"],
+)
+def test_flood_of_frames_that_say_nothing_is_cut_and_costs_little(run: Any, flood: Callable[[], bytes]):
     async def story():
         app = App(listen)
-        async with served(app) as server, silent(server) as client, asyncio.TaskGroup() as group:
-            await until(lambda: bool(server.connections))
-            group.create_task(client.flood(frame(PING, b"x" * 100) * 50 + frame(TEXT, b"go on")))
-            transport = server.protocol.transport
-            most = await highest(transport.get_write_buffer_size, until=lambda: not server.connections)
-            assert most <= UNSENT_LIMIT + 8 * UNREAD_LIMIT
-
-    run(story())
-
-
-def test_every_ping_is_answered_and_reading_goes_on_once_pongs_are_read(run: Any):
-    async def story():
-        app = App(echo)
-        async with served(app, stall_seconds=PATIENCE) as server, silent(server) as client:
-            pings = 30_000
-            async with asyncio.TaskGroup() as group:
-                group.create_task(client.send(frame(PING, b"x" * 100) * pings))
-                await until(lambda: bool(server.connections) and server.protocol.pongs_unread)
-                assert await client.read_exactly(102 * pings) == bytes([FIN | PONG, 100, *b"x" * 100]) * pings
-            await client.send(frame(TEXT, b"hello"))
-            assert await client.read_exactly(7) == b"\x81\x05hello"
-            assert not server.protocol.pongs_unread
-
-    run(story())
-
-
-def test_empty_fragments_take_no_memory(run: Any):
-    async def story():
-        app = App(echo)
         async with served(app) as server, silent(server) as client:
-            fragments = [frame(TEXT, b"a", fin=False), *[frame(CONT, b"", fin=False)] * 20_000, frame(CONT, b"b")]
+            await until(lambda: bool(server.connections))
+            await client.send(frame(TEXT, b"", fin=flood() != frame(CONT, b"", fin=False)))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(client.flood(flood()))
+                protocol = server.protocol
+                most = await highest(protocol.transport.get_write_buffer_size, until=lambda: not server.connections)
+            assert most <= UNSENT_LIMIT + 8 * UNREAD_LIMIT
+            assert len(protocol.frames) <= 1
+            assert app.seen["code"] == 1008
+
+    run(story())
+
+
+def test_flood_whose_pongs_are_read_is_cut_as_well_and_told_why(run: Any):
+    async def story():
+        async with served(App(listen)) as server, silent(server) as client:
+            await client.send(frame(PING, b"") * 1_300)  # more than two minutes allow, should one end now
+            pong = b"\x8a\x00"
+            while (header := await client.read_exactly(2)) == pong:
+                pass
+            assert header[0] == 0x88
+            assert await client.read_exactly(2) == (1008).to_bytes(2)
+
+    run(story())
+
+
+def test_lively_client_gets_every_pong(run: Any):
+    async def story():
+        async with served(App(echo)) as server, silent(server) as client:
+            await client.send(frame(PING, b"x" * 100) * 500 + frame(TEXT, b"hello"))
+            assert await client.read_exactly(102 * 500) == bytes([FIN | PONG, 100, *b"x" * 100]) * 500
+            assert await client.read_exactly(7) == b"\x81\x05hello"
+
+    run(story())
+
+
+def test_allowance_of_idle_frames_comes_back_with_the_next_minute(run: Any):
+    async def story():
+        async with served(App(echo)) as server, silent(server) as client:
+            await until(lambda: bool(server.connections))
+            for _ in range(3):
+                server.protocol.idle_minute -= 1
+                await client.send(frame(PING, b"") * 500)
+                assert await client.read_exactly(2 * 500) == b"\x8a\x00" * 500
+
+    run(story())
+
+
+def test_empty_fragments_take_no_memory_and_spoil_no_message(run: Any):
+    async def story():
+        async with served(App(echo)) as server, silent(server) as client:
+            fragments = [frame(TEXT, b"a", fin=False), *[frame(CONT, b"", fin=False)] * 500, frame(CONT, b"b")]
             await client.send(b"".join(fragments[:-1]) + frame(PING, b""))
             assert await client.read_exactly(2) == b"\x8a\x00"
             assert len(server.protocol.frames) == 1

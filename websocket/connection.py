@@ -1,0 +1,119 @@
+"""One socket: one reader, and one bounded outbox that one task empties."""
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any
+from uuid import UUID
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from db.ids import new_id
+
+GOING_AWAY = 1001
+MALFORMED = 4400
+NOT_AUTHENTICATED = 4401
+FOREIGN_ORIGIN = 4403
+NOT_FOUND = 4404
+TOO_MANY = 4429
+SLOW_READER = 4508
+
+_OUTBOX_CHARACTERS = 65_536
+"""Above this the relay waits: what comes after stays in the journal, where it costs no memory."""
+_REASON_BYTES = 120
+"""A close frame has room for 123 (RFC 6455, section 5.5)."""
+_CLOSE_SECONDS = 2.0
+
+
+class Overrun(Exception):
+    """The client does not read what it asks for."""
+
+
+class Connection:
+    """A client's socket. Whatever ends one of its tasks ends the others."""
+
+    def __init__(self, socket: WebSocket, *, backlog_characters: int) -> None:
+        self.id: UUID = new_id()
+        self._socket = socket
+        self._limit = backlog_characters
+        self._outbox: deque[str] = deque()
+        self._waiting = 0
+        self._filled = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._closing: tuple[int, str] | None = None
+        self._end = asyncio.Event()
+
+    async def receive(self) -> str | bytes:
+        """The next frame, a text or bytes; raises `WebSocketDisconnect`."""
+        message = await self._socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"], message.get("reason"))
+        text: str | None = message.get("text")
+        return text if text is not None else message["bytes"]
+
+    def push(self, text: str) -> None:
+        """Send a frame soon. Never waits: a client that lets too much gather is dropped."""
+        self._outbox.append(text)
+        self._waiting += len(text)
+        self._filled.set()
+        if self._waiting > self._limit:
+            self.close(SLOW_READER, "you do not read what is sent to you")
+
+    async def room(self) -> None:
+        """Wait while the outbox is full."""
+        while self._waiting > _OUTBOX_CHARACTERS:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection soon, telling the client why."""
+        self._closing = self._closing or (code, reason)
+        self._end.set()
+
+    async def run(self, *loops: Coroutine[Any, Any, None]) -> None:
+        """Work until one of the loops ends, the client goes, or `close` is called; then nothing is left running."""
+        tasks = [asyncio.create_task(loop) for loop in (*loops, self._write(), self._until_closed())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        await self._say_goodbye()
+        for task, result in zip(tasks, results, strict=True):
+            if task in done and isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect | OSError):
+                raise result
+
+    async def _write(self) -> None:
+        while True:
+            await self._filled.wait()
+            while self._outbox:
+                text = self._outbox.popleft()
+                await self._socket.send_text(text)
+                self._waiting -= len(text)
+            self._filled.clear()
+            self._emptied.set()
+
+    async def _until_closed(self) -> None:
+        await self._end.wait()
+
+    async def _say_goodbye(self) -> None:
+        if self._closing is None:
+            return
+        code, reason = self._closing
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                if code != SLOW_READER:
+                    while self._outbox:
+                        await self._socket.send_text(self._outbox.popleft())
+                await refuse(self._socket, code, reason)
+        except (TimeoutError, OSError, RuntimeError, WebSocketDisconnect):
+            return  # it has gone, or cannot be told
+
+
+async def refuse(socket: WebSocket, code: int, reason: str) -> None:
+    """Close with a code that browsers can see: the handshake has to be accepted for that."""
+    if socket.application_state is WebSocketState.CONNECTING:
+        await socket.accept()
+    if socket.application_state is WebSocketState.CONNECTED:
+        await socket.close(code, reason[:_REASON_BYTES])

@@ -1,0 +1,270 @@
+"""The connections: messages and interrupts go to the chat service, events come back."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import assert_never
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.websockets import WebSocket
+
+from db.errors import DatabaseError
+from db.ids import PersonaId, RunId, SessionId, UserId
+from services.chat import Attachment, ChatService, Send
+from services.errors import ColloquyError, InvalidRequest, NotFound, TooManyRequests, Unavailable
+from websocket.connection import GOING_AWAY, NOT_FOUND, SLOW_READER, TOO_MANY, Connection, refuse
+from websocket.frames import (
+    CLIENT_FRAME,
+    AuthenticateFrame,
+    ClientFrame,
+    ErrorFrame,
+    InterruptFrame,
+    MessageFrame,
+    PingFrame,
+    PongFrame,
+    ResyncFrame,
+    ServerShutdownFrame,
+    SessionStartFrame,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """Numbers of the operator, per user and socket."""
+
+    connections_per_user: int
+    frames_per_minute: int
+    backlog_characters: int
+
+
+class ConnectionManager:
+    """Every open socket of this replica."""
+
+    def __init__(self, chat: ChatService, limits: SocketLimits) -> None:
+        self._chat = chat
+        self._limits = limits
+        self._connections: set[Connection] = set()
+        self._per_user: Counter[UserId] = Counter()
+        self._frames: dict[UserId, FrameBudget] = {}
+
+    @property
+    def open_connections(self) -> int:
+        """How many sockets are open."""
+        return len(self._connections)
+
+    async def serve(
+        self, socket: WebSocket, owner_id: UserId, session_id: SessionId, *, after: int | None, epoch: UUID | None
+    ) -> None:
+        """Serve one session's socket until it closes."""
+        with self.admit(socket, owner_id) as connection:
+            if connection is None:
+                await refuse(socket, TOO_MANY, "too many connections")
+                return
+            try:
+                async with self._chat.attach(owner_id, session_id, after=after, epoch=epoch) as attachment:
+                    await socket.accept()
+                    channel = SessionChannel(connection, self._chat, owner_id, session_id, self.budget(owner_id))
+                    await channel.run(attachment)
+            except NotFound:
+                await refuse(socket, NOT_FOUND, "no such session")
+            except DatabaseError:
+                await refuse(socket, 1013, "the database cannot be reached just now")
+
+    @contextmanager
+    def admit(self, socket: WebSocket, owner_id: UserId) -> Generator[Connection | None, None, None]:
+        """A connection for this socket while it is open; None if the user has too many."""
+        if self._per_user[owner_id] >= self._limits.connections_per_user:
+            yield None
+            return
+        connection = Connection(socket, backlog_characters=self._limits.backlog_characters)
+        self._connections.add(connection)
+        self._per_user[owner_id] += 1
+        try:
+            yield connection
+        finally:
+            self._connections.discard(connection)
+            self._per_user[owner_id] -= 1
+            if not self._per_user[owner_id]:
+                del self._per_user[owner_id]
+                self._frames.pop(owner_id, None)
+
+    def budget(self, owner_id: UserId) -> "FrameBudget":
+        """How many frames the user may still send, on all sockets together."""
+        return self._frames.setdefault(owner_id, FrameBudget(self._limits.frames_per_minute))
+
+    def shut_down(self, reconnect_after_ms: int) -> None:
+        """Tell every client that the service goes, and close."""
+        frame = ServerShutdownFrame(reconnect_after_ms=reconnect_after_ms).model_dump_json()
+        for connection in tuple(self._connections):
+            connection.push(frame)
+            connection.close(GOING_AWAY, "the service is going down")
+
+
+class FrameBudget:
+    """So many frames a minute; those over it are refused, and a flood of refused ones is cut off."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._left = float(per_minute)
+        self._at = time.monotonic()
+
+    def spend(self) -> None:
+        """Count one frame; raises `TooManyRequests` when none is left."""
+        now = time.monotonic()
+        self._left = min(self._per_minute, self._left + (now - self._at) * self._per_minute / 60) - 1
+        self._at = now
+        if self._left < 0:
+            raise TooManyRequests("Too many frames.", retry_after=max(1, round(-self._left * 60 / self._per_minute)))
+
+    @property
+    def is_flooded(self) -> bool:
+        """Whether a whole minute's frames were sent over the limit."""
+        return self._left < -self._per_minute
+
+
+class SessionChannel:
+    """One socket on one session."""
+
+    def __init__(
+        self, connection: Connection, chat: ChatService, owner_id: UserId, session_id: SessionId, budget: FrameBudget
+    ) -> None:
+        self._connection = connection
+        self._chat = chat
+        self._owner_id = owner_id
+        self._session_id = session_id
+        self._budget = budget
+        self._shown_from = 0
+        self._is_first = True
+
+    async def run(self, attachment: Attachment) -> None:
+        """Say where the session stands, then relay events out and frames in."""
+        self._shown_from = attachment.position
+        self._push(
+            SessionStartFrame(
+                session_id=self._session_id,
+                connection_id=self._connection.id,
+                epoch=self._chat.epoch,
+                seq=attachment.newest,
+                active_run=attachment.active_run,
+                replayed_from=attachment.replayed_from,
+            )
+        )
+        if attachment.resync:
+            frame = {"reason": attachment.resync, "seq": attachment.position, "epoch": self._chat.epoch}
+            self._push(ResyncFrame.model_validate(frame))
+        await self._connection.run(self._relay(attachment), self._read())
+
+    async def _relay(self, attachment: Attachment) -> None:
+        attachment.reader.on_backlog = lambda: self._connection.close(SLOW_READER, "you do not read your events")
+        while True:
+            for frame in await attachment.reader.next():
+                self._connection.push(frame.text)
+            await self._connection.room()
+
+    async def _read(self) -> None:
+        while True:
+            received = await self._connection.receive()
+            try:
+                await self._handle(parse_frame(received))
+            except ColloquyError as error:
+                self._push(error_frame(error))
+            except DatabaseError:
+                self._push(error_frame(Unavailable()))
+            self._is_first = False
+            if self._budget.is_flooded:
+                self._connection.close(TOO_MANY, "too many frames")
+
+    async def _handle(self, frame: ClientFrame) -> None:
+        match frame:
+            case InterruptFrame():
+                # Counted but never refused: whoever wants to stop must be able to.
+                spend_quietly(self._budget)
+                await self._chat.interrupt(self._owner_id, self._session_id, frame.run_id and RunId(frame.run_id))
+            case MessageFrame():
+                self._budget.spend()
+                await self._send(frame)
+            case PingFrame():
+                self._budget.spend()
+                self._push(PongFrame(nonce=frame.nonce))
+            case AuthenticateFrame():
+                self._budget.spend()
+                if not self._is_first:
+                    raise InvalidRequest("authenticate is taken only as the first frame.", field="type")
+            case _:
+                assert_never(frame)
+
+    async def _send(self, frame: MessageFrame) -> None:
+        accepted = await self._chat.send(
+            self._owner_id,
+            self._session_id,
+            Send(
+                frame.contents,
+                frame.client_message_id,
+                frame.when_busy,
+                frame.persona_id and PersonaId(frame.persona_id),
+                frame.connection_id,
+                frame.model,
+                frame.controls,
+            ),
+        )
+        if not accepted.is_new and accepted.run.first_seq <= self._shown_from:
+            # A retry of something that this socket was not shown: without an answer the client would wait for ever.
+            for event in await self._chat.replay(accepted.run):
+                self._connection.push(event.text)
+
+    def _push(self, frame: BaseModel) -> None:
+        self._connection.push(frame.model_dump_json(exclude_none=True))
+
+
+def spend_quietly(budget: FrameBudget) -> None:
+    """Count a frame that is let through in any case."""
+    try:
+        budget.spend()
+    except TooManyRequests:
+        return
+
+
+def parse_frame(received: str | bytes) -> ClientFrame:
+    """The client's frame; raises `InvalidRequest` with the field that is wrong."""
+    if isinstance(received, bytes):
+        raise InvalidFrame("Send text frames: binary ones are not understood.", "binary_not_supported")
+    try:
+        return CLIENT_FRAME.validate_json(received)
+    except ValidationError as error:
+        raise invalid_frame(error) from error
+
+
+class InvalidFrame(InvalidRequest):
+    """The frame is not one of the protocol's."""
+
+    code = "invalid_frame"
+
+    def __init__(self, message: str, code: str | None = None, **details: object) -> None:
+        super().__init__(message, **details)
+        if code:
+            self.code = code  # pyright: ignore[reportAttributeAccessIssue] - one class, two names for the client
+
+
+def invalid_frame(error: ValidationError) -> InvalidFrame:
+    """The first fault of a frame in words, with the field that it is about."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    path = [str(part) for part in first["loc"]]
+    field = ".".join(path[1:] if len(path) > 1 else path) or "type"
+    return InvalidFrame(f"{field}: {first['msg']}", field=field, reason=first["type"])
+
+
+def error_frame(error: ColloquyError) -> ErrorFrame:
+    """The frame that tells of a fault of the client's frame; it has no position in the journal."""
+    return ErrorFrame(
+        code=error.code,
+        message=error.message,
+        whose=error.whose,
+        retryable=error.retryable,
+        resend_safe=error.resend_safe,
+        details=orjson.loads(orjson.dumps(error.details, default=str)),
+    )
