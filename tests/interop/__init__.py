@@ -1,0 +1,1 @@
+"""Colloquy against software that others wrote. Not part of `make test`: see `conftest.py`."""
