@@ -14,6 +14,11 @@ Mend = Callable[[ProviderError], bool]
 """Removes the cause of an error if it can, and says whether it did."""
 
 
+def cannot_mend(_: ProviderError) -> bool:
+    """For protocols in which nothing can be left out."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Retries:
     """How often a call is repeated, and how long that may take. Seconds."""

@@ -1,9 +1,9 @@
 """The seam between the agent loop and a model server."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from services.agent.types import ModelEvent, ModelInfo, ModelRequest
 
@@ -42,8 +42,16 @@ class Provider(Protocol):
         """The models that the server offers, sorted by id."""
         ...
 
-    async def context_window(self, model: str) -> int | None:
-        """Tokens that `model` can take, prompt and reply together; None where nobody knows."""
+    async def context_window(self, model: str, controls: Mapping[str, Any] | None = None) -> int | None:
+        """Tokens that `model` can take, prompt and reply together; None where nobody knows.
+
+        `controls` as of the request to come: with Ollama, `num_ctx` decides. Asked once and remembered; never raises
+        a `ProviderError`, and waits two seconds at most.
+        """
+        ...
+
+    async def warm(self) -> None:
+        """Load the client now, beside the event loop, so that the first message does not wait for it."""
         ...
 
     async def aclose(self) -> None:

@@ -3,6 +3,7 @@
 https://platform.openai.com/docs/api-reference/chat-streaming
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, assert_never, cast
 
@@ -19,6 +20,7 @@ from services.agent.types import (
     Usage,
 )
 from services.errors import ProviderBrokeOff, ProviderGarbled
+from services.providers.faults import Complaints
 from services.providers.loose import count, items, mapping, words
 from services.providers.reply import NOTHING, Reply
 
@@ -38,34 +40,48 @@ _PLAIN: Final = (
 _OPEN_MODELS: Final = ("top_k", "repeat_penalty")
 _MAPPED: Final = ("max_tokens", "response_format", "tool_choice", "provider_options")
 
-OPENAI_CONTROLS: Final = frozenset({*_PLAIN, *_MAPPED})
-COMPATIBLE_CONTROLS: Final = OPENAI_CONTROLS | {*_OPEN_MODELS, "thinking"}
-
-USAGE_FIELD: Final = "stream_options"
+_OPENAI_CONTROLS: Final = frozenset({*_PLAIN, *_MAPPED})
+_COMPATIBLE_CONTROLS: Final = _OPENAI_CONTROLS | {*_OPEN_MODELS, "thinking"}
 
 
-def request_body(request: ModelRequest, *, max_tokens_field: str, without: Collection[str] = ()) -> dict[str, Any]:
-    """The JSON of the request. `without` names fields that this server has refused before."""
-    body: dict[str, Any] = {"model": request.model, "messages": [_message(m) for m in request.messages], "stream": True}
-    if USAGE_FIELD not in without:
-        body[USAGE_FIELD] = {"include_usage": True}
-    controls = request.controls
-    body.update({name: controls[name] for name in (*_PLAIN, *_OPEN_MODELS) if name in controls})
-    if "max_tokens" in controls:
-        body[max_tokens_field] = controls["max_tokens"]
-    if "response_format" in controls:
-        body["response_format"] = _response_format(controls["response_format"])
-    if "thinking" in controls:
-        # What vLLM, SGLang and llama.cpp hand to the model's template.
-        body["chat_template_kwargs"] = {"enable_thinking": bool(controls["thinking"])}
-    if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
-        if "tool_choice" in controls:
-            body["tool_choice"] = _tool_choice(controls["tool_choice"])
-    else:
-        body.pop("parallel_tool_calls", None)
-    body.update(controls.get("provider_options", {}))
-    return body
+class ChatCompletions:
+    """How requests are written and answers read; `own` where OpenAI's own models answer."""
+
+    path: Final = "/chat/completions"
+    niceties: Final[Mapping[str, re.Pattern[str]]] = {"usage": re.compile(r"stream_options|include_usage")}
+
+    def __init__(self, *, own: bool) -> None:
+        self.controls = _OPENAI_CONTROLS if own else _COMPATIBLE_CONTROLS
+        # OpenAI has renamed the field, and its reasoning models know only the new name; others mostly the old.
+        self._max_tokens = "max_completion_tokens" if own else "max_tokens"
+
+    def body(self, request: ModelRequest, without: Collection[str]) -> dict[str, Any]:
+        """The JSON of the request, without the niceties that the server has refused."""
+        controls = request.controls
+        body: dict[str, Any] = {"model": request.model, "messages": [_message(m) for m in request.messages]}
+        body["stream"] = True
+        if "usage" not in without:
+            body["stream_options"] = {"include_usage": True}
+        body.update({name: controls[name] for name in (*_PLAIN, *_OPEN_MODELS) if name in controls})
+        if "max_tokens" in controls:
+            body[self._max_tokens] = controls["max_tokens"]
+        if "response_format" in controls:
+            body["response_format"] = _response_format(controls["response_format"])
+        if "thinking" in controls:
+            # What vLLM, SGLang and llama.cpp hand to the model's template.
+            body["chat_template_kwargs"] = {"enable_thinking": bool(controls["thinking"])}
+        if request.tools:
+            body["tools"] = [_tool(tool) for tool in request.tools]
+            if "tool_choice" in controls:
+                body["tool_choice"] = _tool_choice(controls["tool_choice"])
+        else:
+            body.pop("parallel_tool_calls", None)
+        body.update(controls.get("provider_options", {}))
+        return body
+
+    def reader(self, complaints: Complaints) -> "ChatCompletionsReader":
+        """A reader for one answer. The client itself raises the protocol's complaints."""
+        return ChatCompletionsReader()
 
 
 class ChatCompletionsReader:

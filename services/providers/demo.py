@@ -2,9 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Final
+from typing import Any, Final
 
 from services.agent.types import (
     ChatMessage,
@@ -51,9 +51,12 @@ class DemoProvider:
         """The one that is not a model."""
         return [ModelInfo(MODEL, CONTEXT_WINDOW)]
 
-    async def context_window(self, model: str) -> int | None:
+    async def context_window(self, model: str, controls: Mapping[str, Any] | None = None) -> int | None:
         """As much as a small model would take, so that compaction can be seen at work."""
         return CONTEXT_WINDOW
+
+    async def warm(self) -> None:
+        """There is nothing to load."""
 
     async def aclose(self) -> None:
         """There is nothing to close."""

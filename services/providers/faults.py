@@ -91,9 +91,11 @@ def complaint_in(body: Any, *, status: int | None = None, retry_after: float | N
     if isinstance(error.get("error"), Mapping):
         error = mapping(error["error"])
     inner = mapping(error.get("innererror"))
-    code = error.get("code") or inner.get("code") or error.get("type")
+    # Some put the HTTP status where others put a word.
+    codes = (words(code) for code in (error.get("code"), inner.get("code"), error.get("type")))
+    code = next((code for code in codes if code and not code.isdigit()), "")
     message = words(error.get("message")) or words(error.get("error")) or words(error.get("detail")) or words(body)
-    return Complaint(message, status, str(code or ""), retry_after)
+    return Complaint(message, status, code, retry_after)
 
 
 def seconds_to_wait(headers: Mapping[str, str]) -> float | None:

@@ -1,24 +1,25 @@
 """OpenAI, Azure OpenAI, and every server that speaks one of their protocols."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 from urllib.parse import urlsplit
 
 from services.agent.types import ModelEvent, ModelInfo, ModelRequest
 from services.errors import ProviderError, ProviderRejected
-from services.providers import chat_completions
+from services.providers.answer import read_answer
 from services.providers.attempts import Retries
 from services.providers.base import ProviderKind, ProviderTimeouts
-from services.providers.chat_completions import ChatCompletionsReader
+from services.providers.chat_completions import ChatCompletions
 from services.providers.controls import refuse_inexpressible
 from services.providers.faults import Complaints
 from services.providers.loose import items, mapping, words
 from services.providers.patience import Patience
-from services.providers.reply import Reply
+from services.providers.responses import Responses
 from services.providers.windows import ContextWindows, openai_window, window_in
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ OpenAIApi = Literal["chat_completions", "responses"]
 
 OPENAI_HOST = "api.openai.com"
 _LIST_TIMEOUT = 10.0
-# Usage and the end of the stream follow the finish at once, or never.
-_TAIL_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +53,6 @@ class OpenAIAddress:
         return bool(self.azure) or self.base_url is None or urlsplit(self.base_url).hostname == OPENAI_HOST
 
 
-class _Reader(Protocol):
-    reply: Reply
-
-    def feed(self, chunk: object) -> Sequence[ModelEvent]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Dialect:
-    """One of the two protocols: where a request goes, how it is written, how the answer is read."""
-
-    path: str
-    controls: frozenset[str]
-    body: Callable[[ModelRequest, Collection[str]], dict[str, Any]]
-    reader: Callable[[], _Reader]
-    niceties: frozenset[str]
-    """Fields that we like to send but can do without, as servers call them when they refuse them."""
-
-
 class OpenAIProvider:
     """One connection to a server that speaks Chat Completions or Responses."""
 
@@ -85,6 +66,7 @@ class OpenAIProvider:
         timeouts: ProviderTimeouts | None = None,
         retries: Retries | None = None,
         max_connections: int = 2000,
+        allows_ip: Callable[[str], bool] | None = None,
     ) -> None:
         self.name = name
         self.kind: ProviderKind = "openai"
@@ -95,27 +77,29 @@ class OpenAIProvider:
         self._timeouts = timeouts or ProviderTimeouts()
         self._retries = retries or Retries()
         self._max_connections = max_connections
+        self._allows_ip = allows_ip
         self._complaints = Complaints(name, secrets=(address.api_key or "",))
         self._windows = ContextWindows(self._ask_window)
-        self._refused: set[str] = set()
+        self._refused: defaultdict[str, set[str]] = defaultdict(set)
         self._client: OpenAIClient | None = None
         self._opening = asyncio.Lock()
 
     def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncGenerator[ModelEvent, None]]:
         """Ask the model; see `Provider.stream`. Raises `InvalidControl` at once for what cannot be expressed."""
         refuse_inexpressible(request.controls, self.controls, self.name)
-        return aclosing(self._retries.stream(partial(self._attempt, request), self._mend))
+        return aclosing(self._retries.stream(partial(self._attempt, request), partial(self._mend, request)))
 
     async def models(self) -> list[ModelInfo]:
         """The models that the server lists, sorted by id."""
         client = await self._connected()
-        answer = await client.get("/models", timeout=_LIST_TIMEOUT)
+        with Patience(_LIST_TIMEOUT, "its list of models"):
+            answer = await client.get("/models")
         entries = [mapping(entry) for entry in items(mapping(answer).get("data"))]
         found = {id: window_in(entry) or openai_window(id) for entry in entries if (id := words(entry.get("id")))}
         return [ModelInfo(id, found[id]) for id in sorted(found)]
 
-    async def context_window(self, model: str) -> int | None:
-        """Tokens that `model` can take; asked once, then remembered."""
+    async def context_window(self, model: str, controls: Mapping[str, Any] | None = None) -> int | None:
+        """Tokens that `model` can take; asked once, then remembered. No control changes it."""
         return await self._windows.of(model)
 
     async def warm(self) -> None:
@@ -131,39 +115,22 @@ class OpenAIProvider:
 
     async def _attempt(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         client = await self._connected()
-        body = self._dialect.body(request, self._refused)
-        reader = self._dialect.reader()
-        reply = reader.reply
-        begun = False
-        try:
-            with Patience(self._timeouts.first_token, "the beginning of an answer") as patience:
-                async with client.stream(self._dialect.path, body) as chunks:
-                    async for chunk in chunks:
-                        patience.rest()
-                        events = reader.feed(chunk)
-                        if not begun and (events or reply.calling):
-                            begun = True
-                            patience.change(self._timeouts.between_tokens, "more of its answer")
-                        if reply.finish:
-                            patience.change(_TAIL_TIMEOUT, "the end of its answer")
-                        for event in events:
-                            yield event
-                        patience.wait(anew=begun)
-        except ProviderError as error:
-            # Once the model has finished, a fault of the line takes nothing away.
-            if not reply.finish:
-                error.details.setdefault("provider", self.name)
-                raise
-        for event in reply.end(self.name):
-            yield event
+        body = self._dialect.body(request, self._refused[request.model])
+        source = client.stream(self._dialect.path, body)
+        async with aclosing(
+            read_answer(source, self._dialect.reader(self._complaints), self._timeouts, self.name)
+        ) as events:
+            async for event in events:
+                yield event
 
-    def _mend(self, error: ProviderError) -> bool:
-        """Learn from a refusal which field this server does not want; true if the request can be made without it."""
-        if not isinstance(error, ProviderRejected):
+    def _mend(self, request: ModelRequest, error: ProviderError) -> bool:
+        """Learn from a refusal which nicety this model does not want; true if it can be asked without it."""
+        refused = self._refused[request.model]
+        unwanted = {name for name, words in self._dialect.niceties.items() if words.search(error.message)} - refused
+        if not isinstance(error, ProviderRejected) or not unwanted:
             return False
-        unwanted = {field for field in self._dialect.niceties - self._refused if field in error.message}
-        self._refused |= unwanted
-        return bool(unwanted)
+        refused |= unwanted
+        return True
 
     async def _ask_window(self, model: str) -> int | None:
         if self._address.is_openais_own:
@@ -186,28 +153,15 @@ class OpenAIProvider:
             complaints=self._complaints,
             connect_timeout=self._timeouts.connect,
             max_connections=self._max_connections,
+            allows_ip=self._allows_ip,
         )
 
 
-def _dialect(api: OpenAIApi, address: OpenAIAddress) -> _Dialect:
+def _dialect(api: OpenAIApi, address: OpenAIAddress) -> ChatCompletions | Responses:
     match api:
         case "chat_completions":
-            return _chat_dialect(own=address.is_openais_own)
+            return ChatCompletions(own=address.is_openais_own)
         case "responses":
-            raise NotImplementedError
+            return Responses()
         case _:
             assert_never(api)
-
-
-def _chat_dialect(*, own: bool) -> _Dialect:
-    # OpenAI has renamed the field, and its reasoning models know only the new name; most others know only the old.
-    max_tokens = "max_completion_tokens" if own else "max_tokens"
-    return _Dialect(
-        path="/chat/completions",
-        controls=chat_completions.OPENAI_CONTROLS if own else chat_completions.COMPATIBLE_CONTROLS,
-        body=lambda request, without: chat_completions.request_body(
-            request, max_tokens_field=max_tokens, without=without
-        ),
-        reader=ChatCompletionsReader,
-        niceties=frozenset({chat_completions.USAGE_FIELD}),
-    )

@@ -1,18 +1,19 @@
 """The official `openai` client as we use it. Imported only when a connection is used: it takes a second to load."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-import aiohttp
 import httpx2
 import openai
+from httpx_aiohttp.httpx2 import AiohttpTransport
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
-from services.errors import ProviderBrokeOff, ProviderError, ProviderGarbled, ProviderTimeout, ProviderUnreachable
+from services.errors import ProviderBrokeOff, ProviderError, ProviderGarbled, ProviderUnreachable
 from services.providers.faults import Complaint, Complaints, complaint_in, seconds_to_wait
 from services.providers.openai import OpenAIAddress
+from services.providers.transport import KEEP_ALIVE, TRANSPORT_ERRORS, connection_fault, guarded_session
 
 OPENAI_URL = "https://api.openai.com/v1"
 # Many local servers want no key, but the client wants one.
@@ -23,10 +24,16 @@ class OpenAIClient:
     """One address with its pool of connections. Everything that goes wrong comes out as a `ProviderError`."""
 
     def __init__(
-        self, address: OpenAIAddress, *, complaints: Complaints, connect_timeout: float, max_connections: int
+        self,
+        address: OpenAIAddress,
+        *,
+        complaints: Complaints,
+        connect_timeout: float,
+        max_connections: int,
+        allows_ip: Callable[[str], bool] | None = None,
     ) -> None:
         self._complaints = complaints
-        self._sdk = _sdk(address, connect_timeout, max_connections)
+        self._sdk = _sdk(address, _http(max_connections, allows_ip), connect_timeout)
 
     @asynccontextmanager
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[AsyncIterator[object], None]:
@@ -41,10 +48,10 @@ class OpenAIClient:
                 _insist_on_events(stream.response)
                 yield stream
 
-    async def get(self, path: str, *, timeout: float) -> object:
+    async def get(self, path: str) -> object:
         """The JSON behind `path`."""
         with self._translated(ProviderUnreachable):
-            return await self._sdk.get(path, cast_to=object, options={"timeout": timeout})
+            return await self._sdk.get(path, cast_to=object)
 
     async def aclose(self) -> None:
         """Close the pool."""
@@ -59,7 +66,7 @@ class OpenAIClient:
             complaint = complaint_in(error.body, status=error.status_code, retry_after=wait)
             raise self._complaints.fault(complaint) from error
         except openai.APIConnectionError as error:
-            raise self._connection_fault(error, when_cut) from error
+            raise connection_fault(error, when_cut, self._complaints) from error
         except openai.APIResponseValidationError as error:
             raise ProviderGarbled() from error
         except openai.APIError as error:
@@ -68,38 +75,24 @@ class OpenAIClient:
             raise self._complaints.fault(complaint if complaint.message else Complaint(error.message)) from error
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProviderGarbled() from error
-        except (httpx2.RequestError, aiohttp.ClientError, OSError) as error:
-            raise self._connection_fault(error, when_cut) from error
-
-    def _connection_fault(self, error: BaseException, when_cut: type[ProviderError]) -> ProviderError:
-        """Ask the cause: the transport names some faults oddly (a dropped connection is a "timeout")."""
-        where = {"provider": self._complaints.provider}
-        for cause in _causes(error):
-            match cause:
-                case aiohttp.ServerTimeoutError():
-                    return ProviderTimeout("The model server could not be connected to in time.", **where)
-                case aiohttp.ClientConnectorError() | aiohttp.InvalidURL():
-                    quoted = self._complaints.quote(str(cause))
-                    return ProviderUnreachable(f"The model server cannot be reached: {quoted}", **where)
-                case aiohttp.ClientResponseError() | httpx2.DecodingError():
-                    return ProviderGarbled(**where)
-                case _:
-                    continue
-        if when_cut is ProviderUnreachable:
-            return ProviderUnreachable("The model server closed the connection before it answered.", **where)
-        return when_cut(**where)
+        except TRANSPORT_ERRORS as error:
+            raise connection_fault(error, when_cut, self._complaints) from error
 
 
-def _sdk(address: OpenAIAddress, connect_timeout: float, max_connections: int) -> AsyncOpenAI:
-    http = DefaultAioHttpClient(
-        # Without a number, aiohttp stops at 100 connections. Idle ones are dropped before most servers do.
-        limits=httpx2.Limits(
-            max_connections=max_connections, max_keepalive_connections=max_connections, keepalive_expiry=15.0
-        ),
-        # An approved address stays the address.
-        follow_redirects=False,
+def _http(max_connections: int, allows_ip: Callable[[str], bool] | None) -> httpx2.AsyncClient:
+    # An approved address stays the address: no redirects.
+    if allows_ip:
+        guarded = AiohttpTransport(client=guarded_session(allows_ip, max_connections))
+        return DefaultAioHttpClient(transport=guarded, follow_redirects=False)
+    # Without a number, aiohttp stops at 100 connections.
+    limits = httpx2.Limits(
+        max_connections=max_connections, max_keepalive_connections=max_connections, keepalive_expiry=KEEP_ALIVE
     )
-    # How long a stream may stay silent is `Patience`'s business.
+    return DefaultAioHttpClient(limits=limits, follow_redirects=False)
+
+
+def _sdk(address: OpenAIAddress, http: httpx2.AsyncClient, connect_timeout: float) -> AsyncOpenAI:
+    # How long a stream may stay silent is `Patience`'s business, and retries are `Retries`'.
     timeout = httpx2.Timeout(None, connect=connect_timeout, pool=connect_timeout)
     if address.azure:
         return AsyncAzureOpenAI(
@@ -125,10 +118,3 @@ def _insist_on_events(response: httpx2.Response) -> None:
         raise ProviderGarbled("The model server answered with an HTML page; is the address right?")
     if kind == "application/json":
         raise ProviderGarbled("The model server answered at once instead of streaming.")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__

@@ -1,0 +1,133 @@
+"""Ollama through its native API."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from services.agent.types import ModelEvent, ModelInfo, ModelRequest
+from services.providers import ollama_chat
+from services.providers.answer import read_answer
+from services.providers.attempts import Retries, cannot_mend
+from services.providers.base import ProviderKind, ProviderTimeouts
+from services.providers.controls import refuse_inexpressible
+from services.providers.faults import Complaints
+from services.providers.loose import count, items, mapping, words
+from services.providers.ollama_chat import OllamaReader
+from services.providers.patience import Patience
+from services.providers.windows import ContextWindows
+
+if TYPE_CHECKING:
+    from services.providers.ollama_sdk import OllamaClient
+
+DEFAULT_HOST = "http://127.0.0.1:11434"
+DEFAULT_NUM_CTX = 8192
+_LIST_TIMEOUT = 10.0
+
+
+class OllamaProvider:
+    """One connection to an Ollama server.
+
+    Every request says how large a window to set up (`num_ctx`): a server that is left to choose takes a small one
+    and forgets the beginning of a chat without a word.
+    """
+
+    def __init__(
+        self,
+        host: str = DEFAULT_HOST,
+        *,
+        name: str = "ollama",
+        api_key: str | None = None,
+        default_model: str | None = None,
+        num_ctx: int = DEFAULT_NUM_CTX,
+        timeouts: ProviderTimeouts | None = None,
+        retries: Retries | None = None,
+        max_connections: int = 2000,
+        allows_ip: Callable[[str], bool] | None = None,
+    ) -> None:
+        self.name = name
+        self.kind: ProviderKind = "ollama"
+        self.default_model = default_model
+        self.controls = ollama_chat.CONTROLS
+        self._host = host
+        self._api_key = api_key
+        self._num_ctx = num_ctx
+        self._timeouts = timeouts or ProviderTimeouts()
+        self._retries = retries or Retries()
+        self._max_connections = max_connections
+        self._allows_ip = allows_ip
+        self._complaints = Complaints(name, secrets=(api_key or "",))
+        self._lengths = ContextWindows(self._ask_length)
+        self._client: OllamaClient | None = None
+        self._opening = asyncio.Lock()
+
+    def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncGenerator[ModelEvent, None]]:
+        """Ask the model; see `Provider.stream`. Raises `InvalidControl` at once for what cannot be expressed."""
+        refuse_inexpressible(request.controls, self.controls, self.name)
+        num_ctx = self._num_ctx_of(request.controls)
+        body = ollama_chat.request_body(request, num_ctx=num_ctx, connection=self.name)
+        return aclosing(self._retries.stream(partial(self._attempt, body), cannot_mend))
+
+    async def models(self) -> list[ModelInfo]:
+        """The models that are installed, sorted by id."""
+        answer = mapping(await self._ask("GET", "/api/tags"))
+        entries = [mapping(entry) for entry in items(answer.get("models"))]
+        ids = {words(entry.get("model")) or words(entry.get("name")) for entry in entries}
+        return [ModelInfo(id) for id in sorted(ids - {""})]
+
+    async def context_window(self, model: str, controls: Mapping[str, Any] | None = None) -> int | None:
+        """The smaller of the `num_ctx` that a request with `controls` would send and what `model` was made for."""
+        num_ctx = self._num_ctx_of(controls or {})
+        return min(num_ctx, await self._lengths.of(model) or num_ctx)
+
+    async def warm(self) -> None:
+        """Load the client now, beside the event loop, so that the first message does not wait for it."""
+        await self._connected()
+
+    async def aclose(self) -> None:
+        """Close the HTTP client."""
+        async with self._opening:
+            client, self._client = self._client, None
+            if client:
+                await client.aclose()
+
+    async def _attempt(self, body: Mapping[str, Any]) -> AsyncGenerator[ModelEvent, None]:
+        client = await self._connected()
+        source = client.chat_stream(body)
+        async with aclosing(read_answer(source, OllamaReader(self._complaints), self._timeouts, self.name)) as events:
+            async for event in events:
+                yield event
+
+    def _num_ctx_of(self, controls: Mapping[str, Any]) -> int:
+        return controls.get("num_ctx", self._num_ctx)
+
+    async def _ask_length(self, model: str) -> int | None:
+        """How much the model was made for: `<architecture>.context_length` of its metadata."""
+        info = mapping(mapping(await self._ask("POST", "/api/show", {"model": model})).get("model_info"))
+        lengths = [count(value) for name, value in info.items() if name.endswith(".context_length")]
+        return next(filter(None, lengths), None)
+
+    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> object:
+        client = await self._connected()
+        with Patience(_LIST_TIMEOUT, "an answer"):
+            return await client.ask(method, path, body)
+
+    async def _connected(self) -> "OllamaClient":
+        if self._client is None:
+            async with self._opening:
+                # Importing the package and reading the certificates take half a second of CPU.
+                self._client = self._client or await asyncio.to_thread(self._open)
+        return self._client
+
+    def _open(self) -> "OllamaClient":
+        from services.providers.ollama_sdk import OllamaClient  # noqa: PLC0415 - see `_connected`
+
+        return OllamaClient(
+            self._host,
+            api_key=self._api_key,
+            complaints=self._complaints,
+            connect_timeout=self._timeouts.connect,
+            max_connections=self._max_connections,
+            allows_ip=self._allows_ip,
+        )
