@@ -2,10 +2,10 @@
 
 import sys
 
-from tests.interop.build import PeerNotReadyError, build_all, model_path, server_path
+from tests.interop.build import PeerNotReadyError, build_all, model_path, say, server_path
 
 try:
     build_all()
 except PeerNotReadyError as error:
     sys.exit(str(error))
-print(f"llama-server: {server_path()}\nmodel:        {model_path()}")
+say(f"llama-server: {server_path()}\nmodel:        {model_path()}")

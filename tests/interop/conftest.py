@@ -34,9 +34,9 @@ def narrow_peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServe
         yield server
 
 
-@pytest.fixture(scope="module", params=["chat", "responses"])
+@pytest.fixture(scope="module", params=["chat_completions", "responses"])
 def api(request: pytest.FixtureRequest) -> str:
-    """Which of OpenAI's two interfaces the service uses."""
+    """Which of the two protocols the service speaks to the model server."""
     return request.param
 
 
