@@ -8,7 +8,7 @@ from typing import Final
 from services.errors import ProviderError, UnknownModel, UnknownProvider
 from services.providers.base import Provider, ProviderTimeouts
 from services.providers.demo import DemoProvider
-from services.providers.ollama import DEFAULT_NUM_CTX, OllamaProvider
+from services.providers.ollama import DEFAULT_HOST, DEFAULT_NUM_CTX, OllamaProvider
 from services.providers.openai import Azure, OpenAIAddress, OpenAIApi, OpenAIProvider
 
 # A connection that costs nothing to try comes last, the one that is no model at the very end.
@@ -49,11 +49,12 @@ class Providers:
     """Every connection of the operator, made when it is first asked for and shared by all sessions."""
 
     def __init__(self, settings: ProviderSettings) -> None:
+        """Raises `UnknownProvider` if the configured default is not configured itself."""
         self._settings = settings
         self._makers = _makers(settings)
         self._made: dict[str, Provider] = {}
         self._found_models: dict[str, str] = {}
-        if settings.default_provider and settings.default_provider not in _ORDER:
+        if settings.default_provider and settings.default_provider not in self._makers:
             raise self._unknown(settings.default_provider)
 
     @property
@@ -64,8 +65,7 @@ class Providers:
     @property
     def default(self) -> str:
         """The connection for everybody who names none: the configured one, else the first that exists."""
-        wanted = self._settings.default_provider
-        return wanted if wanted in self._makers else self.names[0]
+        return self._settings.default_provider or self.names[0]
 
     def get(self, name: str | None = None) -> Provider:
         """The connection called `name`, or the default. `UnknownProvider` tells the names that exist."""
@@ -126,7 +126,9 @@ async def is_ollama(host: str, port: int, *, timeout: float = _PROBE_TIMEOUT) ->
             reader, writer = await asyncio.open_connection(host, port)
             try:
                 writer.write(f"GET /api/version HTTP/1.0\r\nHost: {host}:{port}\r\n\r\n".encode())
-                answer = await reader.read(_LONGEST_PROBE_ANSWER)
+                answer = b""
+                while len(answer) < _LONGEST_PROBE_ANSWER and (more := await reader.read(_LONGEST_PROBE_ANSWER)):
+                    answer += more
             finally:
                 writer.close()
     except OSError:
@@ -154,8 +156,8 @@ def _makers(settings: ProviderSettings) -> dict[str, Callable[[], Provider]]:
             default_model=settings.azure_deployment,
             timeouts=settings.timeouts,
         )
-    if settings.ollama_host:
-        makers["ollama"] = _ollama_maker(settings, settings.ollama_host)
+    if settings.ollama_host or settings.default_provider == "ollama":
+        makers["ollama"] = _ollama_maker(settings, settings.ollama_host or DEFAULT_HOST)
     return makers
 
 

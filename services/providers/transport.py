@@ -5,15 +5,16 @@ Imported only by the modules that import a client.
 
 import socket
 from collections.abc import Callable, Iterator
-from typing import cast
 
 import aiohttp
 import httpx
 import httpx2
-from aiohttp.connector import AddrInfoType
 
 from services.errors import ProviderError, ProviderGarbled, ProviderTimeout, ProviderUnreachable
 from services.providers.faults import Complaints
+
+# As `socket.getaddrinfo` describes an address.
+_Address = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[object, ...]]
 
 # Idle connections are dropped before most servers do it.
 KEEP_ALIVE = 15.0
@@ -52,10 +53,9 @@ def guarded_session(allows_ip: Callable[[str], bool], max_connections: int) -> C
     the second time gains nothing. Proxies of the environment are not used, as they would connect in our stead.
     """
 
-    def make_socket(address: AddrInfoType) -> socket.socket:
-        family, kind, protocol = address[:3]
-        ip, *_ = cast(tuple[object, ...], address[4])
-        if not allows_ip(str(ip)):
+    def make_socket(address: _Address) -> socket.socket:
+        family, kind, protocol, _, target = address
+        if not allows_ip(str(target[0])):
             raise PermissionError("this address is not allowed")
         return socket.socket(family, kind, protocol)
 
