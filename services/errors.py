@@ -5,7 +5,7 @@ An error's docstring is its default message. `code` is the stable name of the fa
 """
 
 import inspect
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 Whose = Literal["caller", "model", "provider", "server"]
 
@@ -13,8 +13,8 @@ Whose = Literal["caller", "model", "provider", "server"]
 class ColloquyError(Exception):
     """Something went wrong."""
 
-    code: ClassVar[str] = "internal"
-    whose: ClassVar[Whose] = "server"
+    code: str = "internal"
+    whose: Whose = "server"
     retryable: bool = False
     """Doing the same again later may work."""
     resend_safe: bool = False
@@ -53,6 +53,12 @@ class Conflict(CallerError):
     """The request does not fit the present state."""
 
     code = "conflict"
+
+
+class NothingRunning(Conflict):
+    """Nothing is running that could be stopped."""
+
+    code = "nothing_running"
 
 
 class StaleVersion(CallerError):

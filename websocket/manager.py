@@ -1,6 +1,5 @@
 """The connections: messages and interrupts go to the chat service, events come back."""
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -53,6 +52,11 @@ class ConnectionManager:
         self._frames: dict[UserId, FrameBudget] = {}
 
     @property
+    def backlog_characters(self) -> int:
+        """How much may wait for a client that does not read."""
+        return self._limits.backlog_characters
+
+    @property
     def open_connections(self) -> int:
         """How many sockets are open."""
         return len(self._connections)
@@ -69,7 +73,7 @@ class ConnectionManager:
                 async with self._chat.attach(owner_id, session_id, after=after, epoch=epoch) as attachment:
                     await socket.accept()
                     channel = SessionChannel(connection, self._chat, owner_id, session_id, self.budget(owner_id))
-                    await channel.run(attachment)
+                    await channel.run(attachment, backlog_characters=self._limits.backlog_characters)
             except NotFound:
                 await refuse(socket, NOT_FOUND, "no such session")
             except DatabaseError:
@@ -141,26 +145,25 @@ class SessionChannel:
         self._shown_from = 0
         self._is_first = True
 
-    async def run(self, attachment: Attachment) -> None:
+    async def run(self, attachment: Attachment, *, backlog_characters: int) -> None:
         """Say where the session stands, then relay events out and frames in."""
+        attachment.reader.limit_backlog(backlog_characters, self._drop_slow_reader)
         self._shown_from = attachment.position
-        self._push(
-            SessionStartFrame(
-                session_id=self._session_id,
-                connection_id=self._connection.id,
-                epoch=self._chat.epoch,
-                seq=attachment.newest,
-                active_run=attachment.active_run,
-                replayed_from=attachment.replayed_from,
-            )
+        start = SessionStartFrame(
+            session_id=self._session_id,
+            connection_id=self._connection.id,
+            epoch=self._chat.epoch,
+            seq=attachment.newest,
+            active_run=attachment.active_run,
+            replayed_from=attachment.replayed_from,
         )
+        self._connection.push(start.model_dump_json(exclude={"replayed_from"} if start.replayed_from is None else None))
         if attachment.resync:
             frame = {"reason": attachment.resync, "seq": attachment.position, "epoch": self._chat.epoch}
             self._push(ResyncFrame.model_validate(frame))
         await self._connection.run(self._relay(attachment), self._read())
 
     async def _relay(self, attachment: Attachment) -> None:
-        attachment.reader.on_backlog = lambda: self._connection.close(SLOW_READER, "you do not read your events")
         while True:
             for frame in await attachment.reader.next():
                 self._connection.push(frame.text)
@@ -217,6 +220,9 @@ class SessionChannel:
             for event in await self._chat.replay(accepted.run):
                 self._connection.push(event.text)
 
+    def _drop_slow_reader(self) -> None:
+        self._connection.close(SLOW_READER, "you do not read your events")
+
     def _push(self, frame: BaseModel) -> None:
         self._connection.push(frame.model_dump_json(exclude_none=True))
 
@@ -232,7 +238,7 @@ def spend_quietly(budget: FrameBudget) -> None:
 def parse_frame(received: str | bytes) -> ClientFrame:
     """The client's frame; raises `InvalidRequest` with the field that is wrong."""
     if isinstance(received, bytes):
-        raise InvalidFrame("Send text frames: binary ones are not understood.", "binary_not_supported")
+        raise BinaryNotSupported
     try:
         return CLIENT_FRAME.validate_json(received)
     except ValidationError as error:
@@ -244,10 +250,11 @@ class InvalidFrame(InvalidRequest):
 
     code = "invalid_frame"
 
-    def __init__(self, message: str, code: str | None = None, **details: object) -> None:
-        super().__init__(message, **details)
-        if code:
-            self.code = code  # pyright: ignore[reportAttributeAccessIssue] - one class, two names for the client
+
+class BinaryNotSupported(InvalidFrame):
+    """Send text frames: binary ones are not understood."""
+
+    code = "binary_not_supported"
 
 
 def invalid_frame(error: ValidationError) -> InvalidFrame:

@@ -123,7 +123,7 @@ CREATE TABLE replicas (
 
 -- One row: positions in the journal mean something only within this epoch.
 CREATE TABLE journal_epoch (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     epoch uuid NOT NULL,
     cluster bigint NOT NULL
 );

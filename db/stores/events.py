@@ -200,7 +200,7 @@ class EventStore:
                 """
                 INSERT INTO journal_epoch AS e (epoch, cluster)
                 SELECT $1, system_identifier FROM pg_control_system()
-                ON CONFLICT (only) DO UPDATE
+                ON CONFLICT (singleton) DO UPDATE
                 SET epoch = CASE WHEN e.cluster = excluded.cluster THEN e.epoch ELSE excluded.epoch END,
                     cluster = excluded.cluster
                 RETURNING epoch

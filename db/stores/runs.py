@@ -59,21 +59,21 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """A run as it was stored. `lease` is None while it waits; `busy` is the unfinished run it waits for."""
-
-    run: RunRecord
-    is_new: bool
-    lease: Lease | None = None
-    busy: RunId | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Claimed:
     """A run that this replica may perform now."""
 
     run: RunRecord
     lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A run as it was stored: to be performed now if `claimed`, else waiting for the unfinished run `busy`."""
+
+    run: RunRecord
+    is_new: bool
+    claimed: Claimed | None = None
+    busy: RunId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +132,11 @@ class RunStore:
         async with self._database.transaction() as connection:
             # The journal's row is locked before any other row is read, here and everywhere: what follows sees
             # the session as the last writer left it, and no two transactions wait for each other.
-            await _lock_journal(connection, new.session_id)
+            head = await _lock_journal(connection, new.session_id)
             owned = await connection.fetchval(
                 "SELECT true FROM sessions WHERE id = $1 AND owner_id = $2", new.session_id, new.owner_id
             )
-            if not owned:
+            if head is None or not owned:
                 raise NoSuchSession(str(new.session_id))
             rows = await connection.fetch(
                 """
@@ -149,7 +149,7 @@ class RunStore:
             known = records(RunRecord, rows)
             for run in known:
                 if run.client_message_id == new.client_message_id:
-                    return Accepted(run, is_new=False)
+                    return _accepted_before(run, known[0], new, head["run_id"], Lease(replica_id, head["fence"]))
             if known and when_busy == "reject":
                 raise RunIsActive(str(known[0].id))
             if len(known) > queue_limit:
@@ -159,7 +159,7 @@ class RunStore:
                 await _mark_interrupted(connection, known[0].id, "message")
         if known:
             return Accepted(run, is_new=True, busy=known[0].id)
-        return Accepted(run, is_new=True, lease=Lease(replica_id, fence))
+        return Accepted(run, is_new=True, claimed=Claimed(run, Lease(replica_id, fence)))
 
     async def _insert(
         self, connection: "PooledConnection", new: NewRun, replica_id: ReplicaId, event: NewEvent, *, waits: bool
@@ -273,7 +273,9 @@ class RunStore:
         )
         if row is None:
             return None
-        following = row["id"] and Claimed(record(RunRecord, row), Lease(claimed.lease.replica_id, row["fence"]))
+        if row["id"] is None:
+            return Ended(claimed.run.first_seq, None)
+        following = Claimed(record(RunRecord, row), Lease(claimed.lease.replica_id, row["fence"]))
         return Ended(claimed.run.first_seq, following)
 
     async def _start_next(
@@ -303,14 +305,20 @@ class RunStore:
         )
         return None if run is None else Claimed(run, Lease(lease.replica_id, fence))
 
-    async def take_over(self, replica_id: ReplicaId, *, limit: int) -> list[Claimed]:
-        """Claim runs whose owner let its lease run out. The owner's writes are refused from here on."""
+    async def take_over(
+        self, replica_id: ReplicaId, *, besides: Sequence[SessionId], limit: int
+    ) -> list[Claimed]:
+        """Claim runs whose owner let its lease run out. The owner's writes are refused from here on.
+
+        `besides` are the sessions in which this replica is at work: an outage of the database lets every lease
+        run out, and is no reason to take over from oneself.
+        """
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 """
                 WITH expired AS (
                     SELECT session_id FROM journals
-                    WHERE run_id IS NOT NULL AND lease_until < now() AND replica_id <> $1
+                    WHERE run_id IS NOT NULL AND lease_until < now() AND session_id <> ALL ($4::uuid[])
                     LIMIT $2 FOR UPDATE SKIP LOCKED
                 ), taken AS (
                     UPDATE journals j SET replica_id = $1, fence = j.fence + 1,
@@ -323,6 +331,7 @@ class RunStore:
                 replica_id,
                 limit,
                 self._lease,
+                list(besides),
             )
         return [Claimed(record(RunRecord, row), Lease(replica_id, row["fence"])) for row in rows]
 
@@ -356,8 +365,8 @@ class RunStore:
             )
         return [Claimed(record(RunRecord, row), Lease(replica_id, row["fence"])) for row in rows]
 
-    async def renew(self, replica_id: ReplicaId) -> list[RunId]:
-        """Keep this replica's leases, and name those of its runs that somebody asked to stop.
+    async def renew(self, replica_id: ReplicaId, session_ids: Sequence[SessionId]) -> list[RunId]:
+        """Keep the leases of those sessions, and name those of their runs that somebody asked to stop.
 
         Rows that a flush has locked are passed over: the flush renews them, and waiting for it could deadlock.
         """
@@ -365,17 +374,20 @@ class RunStore:
             rows = await connection.fetch(
                 """
                 WITH mine AS (
-                    SELECT session_id FROM journals WHERE replica_id = $1 AND run_id IS NOT NULL
+                    SELECT session_id FROM journals
+                    WHERE session_id = ANY ($3::uuid[]) AND replica_id = $1 AND run_id IS NOT NULL
                     FOR UPDATE SKIP LOCKED
                 ), renewed AS (
                     UPDATE journals j SET lease_until = now() + make_interval(secs => $2)
                     FROM mine WHERE j.session_id = mine.session_id
                 )
                 SELECT r.id FROM runs r JOIN journals j ON j.run_id = r.id
-                WHERE j.replica_id = $1 AND r.state = 'running' AND r.interrupt_by IS NOT NULL
+                WHERE j.session_id = ANY ($3::uuid[]) AND j.replica_id = $1
+                  AND r.state = 'running' AND r.interrupt_by IS NOT NULL
                 """,
                 replica_id,
                 self._lease,
+                list(session_ids),
             )
         return [RunId(row["id"]) for row in rows]
 
@@ -394,12 +406,12 @@ class RunStore:
             )
         return record_or_none(RunRecord, row)
 
-    async def cancel_queued(self, run: RunRecord, events: Sequence[NewEvent]) -> bool:
-        """End a run that has not begun; False if it has."""
+    async def cancel_queued(self, run: RunRecord, events: Sequence[NewEvent]) -> int | None:
+        """End a run that has not begun, and return the position of its last event; None if it has begun."""
         async with self._database.transaction() as connection:
             head = await _lock_journal(connection, run.session_id)
             if head is None:
-                return False
+                return None
             last_seq = head["last_seq"] + len(events)
             ended = await connection.fetchval(
                 """
@@ -410,7 +422,7 @@ class RunStore:
                 last_seq,
             )
             if not ended:
-                return False
+                return None
             await connection.execute(
                 """
                 WITH head AS (UPDATE journals SET last_seq = $3 WHERE session_id = $1)
@@ -424,7 +436,7 @@ class RunStore:
                 [event.type for event in events],
                 [event.body for event in events],
             )
-        return True
+        return last_seq
 
     async def notify_interrupt(self, run_id: RunId) -> None:
         """Ask the replica that performs the run, whichever it is, to stop it."""
@@ -443,6 +455,13 @@ class RunStore:
                 owner_id,
             )
         return record_or_none(RunRecord, row)
+
+    async def session_of(self, run_id: RunId, owner_id: UserId) -> SessionId | None:
+        """The session of the owner's run with that id."""
+        async with self._database.connection() as connection:
+            return await connection.fetchval(
+                "SELECT session_id FROM runs WHERE id = $1 AND owner_id = $2", run_id, owner_id
+            )
 
     async def active(self, session_id: SessionId, owner_id: UserId) -> RunRecord | None:
         """The oldest unfinished run of the owner's session."""
@@ -466,6 +485,17 @@ class RunStore:
                 run.id,
             )
         return records(MessageRecord, rows)
+
+
+def _accepted_before(
+    run: RunRecord, oldest: RunRecord, new: NewRun, leased: RunId | None, lease: Lease
+) -> Accepted:
+    """A run that is there already: somebody's retry, or our own commit that was not answered (then it is still new)."""
+    if run.id != new.id:
+        return Accepted(run, is_new=False)
+    if leased == run.id:
+        return Accepted(run, is_new=True, claimed=Claimed(run, lease))
+    return Accepted(run, is_new=True, busy=None if oldest.id == run.id else oldest.id)
 
 
 async def _lock_journal(connection: "PooledConnection", session_id: SessionId):

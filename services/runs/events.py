@@ -19,6 +19,10 @@ FinishReason = Literal["stop", "length", "interrupted", "refusal", "max_turns", 
 Phase = Literal["composing", "waiting", "streaming", "tool", "post_response"]
 
 
+NO_USAGE: Mapping[str, int | None] = {"input_tokens": None, "output_tokens": None, "thinking_tokens": None}
+"""What is said of usage where the provider told nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class MessageAccepted:
     """The user's words are stored and will be answered."""
@@ -127,7 +131,7 @@ class AssistantEnd:
     type: ClassVar[str] = "assistant_end"
     message_id: UUID | None
     finish_reason: FinishReason
-    usage: Mapping[str, int]
+    usage: Mapping[str, int | None]
     timings: Mapping[str, int]
     text_sha256: str
 

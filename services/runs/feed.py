@@ -6,7 +6,7 @@ an event nor see one twice.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -83,15 +83,20 @@ class Feed:
 class Reader:
     """One reader of a session's journal; `position` is the last event that it was given."""
 
-    __slots__ = ("_feed", "_store", "_waiter", "position", "waiting_characters")
+    __slots__ = ("_backlog", "_backlog_limit", "_feed", "_on_backlog", "_store", "_waiter", "position")
 
     def __init__(self, feed: Feed, store: EventStore, position: int) -> None:
         self._feed = feed
         self._store = store
         self._waiter: asyncio.Future[None] | None = None
         self.position = position
-        self.waiting_characters = 0
-        """What was published since the reader last came for more."""
+        self._backlog = 0  # characters published since the reader last came for more
+        self._backlog_limit: int | None = None
+        self._on_backlog: Callable[[], None] | None = None
+
+    def limit_backlog(self, characters: int, exceeded: Callable[[], None]) -> None:
+        """Call `exceeded()` when that much is published while the reader is busy with what it was given."""
+        self._backlog_limit, self._on_backlog = characters, exceeded
 
     async def next(self) -> Sequence[Frame]:
         """The events after `position`, at least one, waiting for it if need be."""
@@ -101,7 +106,7 @@ class Reader:
                 await self._waiter
             finally:
                 self._waiter = None
-        self.waiting_characters = 0
+        self._backlog = 0
         frames = self._feed.cached_after(self.position)
         if frames is None:
             frames = await self._read_rows()
@@ -111,7 +116,9 @@ class Reader:
 
     def wake(self, characters: int) -> None:
         """There may be more."""
-        self.waiting_characters += characters
+        self._backlog += characters
+        if self._on_backlog is not None and self._backlog_limit is not None and self._backlog > self._backlog_limit:
+            self._on_backlog()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

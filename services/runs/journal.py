@@ -7,7 +7,6 @@ for many runs; without load it is one commit per delta, at once.
 
 import asyncio
 import logging
-import random
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from db.stores.events import Batch, EventStore, NewEvent
 from db.stores.runs import Claimed
 from services.runs.events import Delta, Event, RefusalDelta, TextDelta, ThinkingDelta, encode, frame_text, timestamp
 from services.runs.feed import Feeds, Frame
+from services.runs.retry import pause
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +25,6 @@ _DELTA_CHARACTERS = 16_384
 """The longest delta of one event: a frame that any client's defaults accept."""
 _EVENT_CHARACTERS = 256
 """What an event other than a delta is taken to weigh while it waits."""
-_SLOWEST_RETRY = 1.0
 _NOTIFIED_SESSIONS = 150
 """Sessions in one notification: PostgreSQL refuses payloads of 8000 bytes."""
 
@@ -213,7 +212,7 @@ class Journal:
                 unanswered = unanswered or isinstance(error, DatabaseUnavailable)
                 attempt += 1
                 _log.warning("the journal waits for the database: %s", error)
-                await asyncio.sleep(min(_SLOWEST_RETRY, 0.02 * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0))
+                await pause(attempt)
             except DatabaseError:
                 await self._flush_one_by_one(writes)
                 return

@@ -1,0 +1,545 @@
+"""The chat: a message comes in, a reply goes out, and nothing that was shown is lost."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from db.errors import DatabaseError
+from db.ids import MessageId, PersonaId, RunId, SessionId, UserId, new_id
+from db.records import RunRecord
+from db.stores.events import EventStore, NewEvent
+from db.stores.messages import MessageStore
+from db.stores.personas import PersonaStore
+from db.stores.runs import (
+    Accepted,
+    Ending,
+    NewReply,
+    NewRun,
+    NewUserMessage,
+    NoSuchSession,
+    QueueIsFull,
+    RunIsActive,
+    RunStore,
+    WhenBusy,
+)
+from db.stores.sessions import SessionStore
+from services.agent.agent import Agent
+from services.agent.runner import Runner, RunnerResult
+from services.agent.types import ChatMessage, Usage
+from services.context.tokens import MESSAGE_OVERHEAD, TokenCounter
+from services.context.window import ContextItem, DoesNotFit, Window, as_model_messages, fit
+from services.errors import (
+    ColloquyError,
+    Conflict,
+    ContextTooLong,
+    InvalidRequest,
+    NotFound,
+    NothingRunning,
+    RunTimedOut,
+    ServerError,
+    SessionBusy,
+    ShuttingDown,
+    TooManyRequests,
+    Unavailable,
+)
+from services.providers.base import Provider
+from services.providers.controls import validate_controls
+from services.providers.registry import Providers
+from services.runs.active import ActiveRun
+from services.runs.draft import Draft
+from services.runs.engine import RunEngine
+from services.runs.events import (
+    NO_USAGE,
+    AssistantEnd,
+    AssistantStart,
+    ContextUsage,
+    Event,
+    Failed,
+    FinishReason,
+    Interrupted,
+    MessageAccepted,
+    PostResponseComplete,
+    RunEvent,
+    StageUpdate,
+    ToolDone,
+    encode,
+    frame_text,
+    timestamp,
+)
+from services.runs.feed import Feeds, Frame, Reader
+from services.runs.journal import Journal
+from services.runs.retry import until_answered
+
+_log = logging.getLogger(__name__)
+
+_ACCEPT_ATTEMPTS = 6
+"""About a second of waiting: longer than a restart of a small database, shorter than a person's patience."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """What a user asks for: one or more turns that get one reply. What is None is left to the session or persona."""
+
+    contents: Sequence[str]
+    client_message_id: str | None = None
+    when_busy: WhenBusy = "interrupt"
+    persona_id: PersonaId | None = None
+    connection: str | None = None
+    model: str | None = None
+    controls: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class ChatLimits:
+    """Numbers of the operator."""
+
+    message_bytes: int
+    runs_per_user: int
+    queued_per_session: int
+    max_turns: int
+    run_seconds: float
+    default_window: int
+    reply_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A reader at its position. `resync` says why the past that was asked for cannot be replayed."""
+
+    reader: Reader
+    newest: int
+    position: int
+    active_run: RunId | None
+    replayed_from: int | None
+    resync: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Casting:
+    """Who answers: the system prompt's source, the model and its controls."""
+
+    persona_id: PersonaId | None
+    template: str
+    provider: Provider
+    model: str
+    controls: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How the work of a run ended."""
+
+    finish_reason: FinishReason
+    usage: Usage | None = None
+    error: ColloquyError | None = None
+
+
+class ChatService:
+    """Takes messages, performs their runs, and lets readers attach."""
+
+    def __init__(
+        self,
+        *,
+        sessions: SessionStore,
+        personas: PersonaStore,
+        messages: MessageStore,
+        runs: RunStore,
+        events: EventStore,
+        journal: Journal,
+        feeds: Feeds,
+        engine: RunEngine,
+        providers: Providers,
+        tokens: TokenCounter,
+        limits: ChatLimits,
+        epoch: UUID,
+    ) -> None:
+        self.epoch = epoch
+        self._sessions = sessions
+        self._personas = personas
+        self._messages = messages
+        self._runs = runs
+        self._events = events
+        self._journal = journal
+        self._feeds = feeds
+        self._engine = engine
+        self._providers = providers
+        self._tokens = tokens
+        self._limits = limits
+
+    # --- one message, top to bottom --------------------------------------------------------------------------------
+
+    async def send(self, owner_id: UserId, session_id: SessionId, send: Send) -> Accepted:
+        """Store the user's words and see to it that they are answered.
+
+        The answer is read from the journal. The same `client_message_id` with the same words gives the run that
+        it gave before. Raises `InvalidRequest`, `UnknownControl`, `InvalidControl`, `UnknownProvider`, `NotFound`,
+        `Conflict`, `SessionBusy`, `TooManyRequests`, `ShuttingDown`.
+        """
+        self._check(owner_id, send)
+        if send.persona_id and await self._personas.get(send.persona_id, owner_id) is None:
+            raise NotFound("There is no persona with that id.", field="persona_id")
+        accepted = await self._accept(owner_id, session_id, send)
+        if not accepted.is_new:
+            return accepted
+        if accepted.claimed is not None:
+            self._engine.launch(accepted.claimed)
+        elif accepted.busy is not None and send.when_busy == "interrupt":
+            await self._engine.interrupt_for_message(accepted.busy)
+        return accepted
+
+    async def perform(self, run: ActiveRun) -> None:
+        """Answer the user's message; every way out of the work leads through the closing of the reply."""
+        try:
+            async with asyncio.timeout(self._limits.run_seconds):
+                casting = await self._cast(run)
+                prompt = self._compose(run, casting)
+                window = await self._fit(run, casting, prompt)
+                result = await self._reply(run, casting, prompt, window)
+            outcome = _Outcome(result.reason, result.usage)
+        except asyncio.CancelledError:
+            outcome = _Outcome("interrupted")
+        except Exception as error:  # noqa: BLE001 - the border of the run's task
+            outcome = _Outcome("error", error=_in_our_words(error))
+        if not run.is_lost:
+            await self._close(run, outcome)
+
+    async def recover(self, run: ActiveRun) -> None:
+        """Close a run whose owner died: what it had shown is its reply."""
+        record = run.record
+        events = await self._events.of_run(record.session_id, record.id, record.first_seq)
+        if len(events) == 1 and record.interrupt_by is None:
+            await self.perform(run)  # its owner died before it had begun: nothing was shown, so nothing is lost
+            return
+        run.draft = Draft.of(events)
+        run.stop_recovered()
+        await self._close(run, _Outcome("interrupted"))
+
+    # --- 1. accept -------------------------------------------------------------------------------------------------
+
+    def _check(self, owner_id: UserId, send: Send) -> None:
+        if self._engine.is_draining:
+            raise ShuttingDown
+        if not send.contents or not all(content.strip() for content in send.contents):
+            raise InvalidRequest("A message needs some text.", field="content")
+        if any("\0" in content for content in send.contents):
+            raise InvalidRequest("A message cannot contain NUL characters.", field="content")
+        if sum(_bytes(content) for content in send.contents) > self._limits.message_bytes:
+            raise InvalidRequest(f"A message has at most {self._limits.message_bytes} bytes.", field="content")
+        validate_controls(send.controls)
+        if send.connection is not None:
+            self._providers.get(send.connection)
+        if self._engine.count(owner_id) >= self._limits.runs_per_user:
+            raise TooManyRequests(
+                f"{self._limits.runs_per_user} replies are running already.",
+                retry_after=5,
+                limit=self._limits.runs_per_user,
+            )
+
+    async def _accept(self, owner_id: UserId, session_id: SessionId, send: Send) -> Accepted:
+        turns = [
+            NewUserMessage(MessageId(new_id()), content, await self._tokens.count(content)) for content in send.contents
+        ]
+        new = NewRun(
+            RunId(new_id()),
+            session_id,
+            owner_id,
+            send.client_message_id or str(new_id()),
+            turns,
+            _stored(send),
+        )
+        announced: list[NewEvent] = []
+
+        def announce(queued: bool) -> NewEvent:
+            event = MessageAccepted(turns[-1].id, new.client_message_id, queued)
+            announced[:] = [encode(event, new.id, timestamp())]
+            return announced[0]
+
+        try:
+            # A commit that is not answered is tried again: the run's id tells whether it happened.
+            accepted = await until_answered(
+                lambda: self._runs.accept(
+                    new,
+                    replica_id=self._engine.replica_id,
+                    when_busy=send.when_busy,
+                    queue_limit=self._limits.queued_per_session,
+                    announce=announce,
+                ),
+                attempts=_ACCEPT_ATTEMPTS,
+            )
+        except NoSuchSession as error:
+            raise NotFound("There is no session with that id.") from error
+        except RunIsActive as error:
+            raise SessionBusy(active_run=str(error)) from error
+        except QueueIsFull as error:
+            raise TooManyRequests("Too many messages wait in this session.", retry_after=5) from error
+        if accepted.is_new:
+            self._journal.show(session_id, accepted.run.id, accepted.run.first_seq, announced)
+        elif accepted.run.request["digest"] != new.request["digest"]:
+            raise Conflict("Another message was sent with that client_message_id.", field="client_message_id")
+        return accepted
+
+    async def _cast(self, run: ActiveRun) -> _Casting:
+        """Who answers: what the message asks for goes before the session's word, and that before the persona's."""
+        record, asked = run.record, run.record.request
+        session = await self._sessions.get(record.session_id, record.owner_id)
+        if session is None:
+            raise NotFound("The session was deleted.")
+        persona_id = PersonaId(UUID(asked["persona_id"])) if asked["persona_id"] else session.persona_id
+        persona = await self._personas.get(persona_id, record.owner_id) if persona_id else None
+        words = [asked, {"connection": session.connection, "model": session.model}]
+        if persona is not None:
+            words.append({"connection": persona.connection, "model": persona.model})
+        # A model belongs to its connection: whoever names a connection leaves the less specific models aside.
+        connection, model = _first_named(words)
+        provider = self._providers.get(connection)
+        return _Casting(
+            persona and persona.id,
+            persona.template if persona else "",
+            provider,
+            await self._providers.model_for(provider, model),
+            {**(persona.controls if persona else {}), **session.controls, **asked["controls"]},
+        )
+
+    # --- 2. compose the system prompt ------------------------------------------------------------------------------
+
+    def _compose(self, run: ActiveRun, casting: _Casting) -> str:
+        """The system prompt. Templates are plain text as yet, so no module speaks in either stage."""
+        for stage, name in ((1, "compose"), (2, "compose_with_ai")):
+            run.emit(StageUpdate(stage, name, "started", _STAGE_MESSAGES[stage]))
+            run.emit(StageUpdate(stage, name, "finished", _STAGE_MESSAGES[stage]))
+        return casting.template
+
+    # --- 3. fit the context ----------------------------------------------------------------------------------------
+
+    async def _fit(self, run: ActiveRun, casting: _Casting, prompt: str) -> Window:
+        """The newest messages that fit the model's window beside the prompt and the reply."""
+        limit = await casting.provider.context_window(casting.model, casting.controls) or self._limits.default_window
+        reserve = casting.controls.get("max_tokens") or self._limits.reply_tokens
+        prompt_tokens = await self._tokens.count_message(prompt) if prompt else 0
+        turns = await self._messages.newest_turns(
+            run.record.session_id,
+            run.record.user_message_id,
+            token_budget=max(0, limit - prompt_tokens),
+            overhead=MESSAGE_OVERHEAD,
+        )
+        items = [
+            ContextItem(
+                turn.role, turn.content, turn.token_count + MESSAGE_OVERHEAD, turn.id,
+                interrupted=turn.finish_reason in ("interrupted", "error"),
+            )
+            for turn in turns
+            if turn.content
+        ]
+        try:
+            window = fit(prompt_tokens, items, limit=limit, reserve=reserve, turn=run.record.request["turns"])
+        except DoesNotFit as error:
+            raise ContextTooLong(
+                f"The message and the system prompt need {error.needed} tokens; the model takes {error.limit}.",
+                needed=error.needed,
+                limit=error.limit,
+            ) from error
+        parts = {"system": prompt_tokens, "history": window.tokens - prompt_tokens, "reserve": window.reserve}
+        run.emit(ContextUsage(window.tokens, limit, limit - window.reserve, parts))
+        return window
+
+    # --- 4. run the agent ------------------------------------------------------------------------------------------
+
+    async def _reply(self, run: ActiveRun, casting: _Casting, prompt: str, window: Window) -> RunnerResult:
+        """Ask the model and show its answer as it comes."""
+        run.emit(AssistantStart(new_id(), casting.persona_id, casting.provider.name, casting.model))
+        run.phase = "waiting"
+        agent = Agent(casting.model, prompt, casting.controls, max_turns=self._limits.max_turns)
+        messages = [ChatMessage(role, content) for role, content in as_model_messages(window)]
+        return await Runner(casting.provider).run(agent, messages, run)
+
+    # --- 5. close the reply, 6. what comes after it ----------------------------------------------------------------
+
+    async def _close(self, run: ActiveRun, outcome: _Outcome) -> None:
+        """Write the reply and the last events in one transaction: on success, error and interrupt alike."""
+        run.is_closing = True
+        events = _last_events(run, outcome)
+        at = timestamp()
+        usage = _usage(outcome.usage)
+        ending = Ending(
+            [encode(event, run.record.id, at) for event in events],
+            await self._reply_of(run.draft),
+            outcome.finish_reason,
+            outcome.error and {"code": outcome.error.code, "message": outcome.error.message},
+            dict(usage),
+            run.timings(),
+        )
+        await self._engine.close(run, ending)
+
+    async def _reply_of(self, draft: Draft) -> NewReply | None:
+        if draft.message_id is None:
+            return None
+        text = draft.text
+        tokens = await self._tokens.count(text)
+        return NewReply(draft.message_id, text, draft.parts, tokens, draft.provider, draft.model)
+
+    # --- stopping and reading --------------------------------------------------------------------------------------
+
+    async def interrupt(self, owner_id: UserId, session_id: SessionId, run_id: RunId | None, by: str = "user") -> RunId:
+        """Stop a run, the active one if none is named. Raises `NotFound` and `NothingRunning`."""
+        # A run that is performed here is stopped without asking the database, which may be away.
+        if here := self._engine.stop(owner_id, session_id, run_id, by):
+            return here
+        if run_id is None:
+            active = await self._runs.active(session_id, owner_id)
+            if active is None:
+                raise NothingRunning(session_id=str(session_id))
+            run_id = active.id
+        elif await self._runs.get(run_id, session_id, owner_id) is None:
+            raise NotFound("There is no run with that id in this session.", field="run_id")
+        if not await self._engine.interrupt(session_id, run_id, by):
+            raise NothingRunning("That run has already ended.", run_id=str(run_id))
+        return run_id
+
+    async def session_of(self, owner_id: UserId, run_id: RunId) -> SessionId | None:
+        """The session of the owner's run."""
+        return await self._runs.session_of(run_id, owner_id)
+
+    async def replay(self, run: RunRecord) -> list[Frame]:
+        """What happened in a run until now, without the deltas."""
+        events = await self._events.of_run(run.session_id, run.id, run.first_seq)
+        return [
+            Frame(event.seq, event.type, event.run_id, frame_text(event.type, event.seq, event.body))
+            for event in events
+            if not event.type.endswith("_delta")
+        ]
+
+    @asynccontextmanager
+    async def attach(
+        self, owner_id: UserId, session_id: SessionId, *, after: int | None = None, epoch: UUID | None = None
+    ) -> AsyncGenerator[Attachment, None]:
+        """Read a session's events from a position on: those of the past first, then each as it is committed.
+
+        Without `after` that is from now on, or from the beginning of the run that is active. A past that is gone
+        is said in `resync`. Raises `NotFound`.
+        """
+        async with self._feeds.reader(session_id) as reader:
+            head = await self._events.head(session_id, owner_id)
+            if head is None:
+                raise NotFound("There is no session with that id.")
+            live = head.last_seq if head.active_first_seq is None else head.active_first_seq - 1
+            resync = _why_gone(after, epoch, self.epoch, head.last_seq, head.kept_after)
+            if after is None or resync:
+                position = live
+            else:
+                position = max(after, head.kept_after)
+            reader.position = position
+            self._feeds.advance(session_id, head.last_seq)
+            replayed_from = None if after is None or resync else position
+            yield Attachment(reader, head.last_seq, position, head.active_run_id, replayed_from, resync)
+
+
+_STAGE_MESSAGES = {
+    1: "Composing the prompt",
+    2: "Asking modules that use a model",
+    4: "Finishing up",
+    5: "Reflecting on the reply",
+}
+
+
+def _why_gone(after: int | None, epoch: UUID | None, ours: UUID, newest: int, kept_after: int) -> str | None:
+    if after is None:
+        return None
+    if epoch is not None and epoch != ours:
+        return "foreign_epoch"
+    if after > newest:
+        return "position_unknown"
+    # Position 0 asks for all that is kept, which is not a hole.
+    return "past_is_gone" if 0 < after < kept_after else None
+
+
+def _bytes(text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidRequest("A message must be valid Unicode.", field="content") from error
+
+
+def _stored(send: Send) -> dict[str, Any]:
+    """What the run remembers of the request; `digest` tells a retry from another message with the same id."""
+    asked: dict[str, Any] = {
+        "persona_id": send.persona_id and str(send.persona_id),
+        "connection": send.connection,
+        "model": send.model,
+        "controls": dict(send.controls),
+        "turns": len(send.contents),
+    }
+    return asked | {"digest": hashlib.sha256(repr((list(send.contents), asked)).encode()).hexdigest()}
+
+
+def _first_named(words: Sequence[Mapping[str, Any]]) -> tuple[str | None, str | None]:
+    """Connection and model, from the most to the least specific word."""
+    connection: str | None = None
+    model: str | None = None
+    for word in words:
+        model = model or word["model"]
+        if word["connection"]:
+            connection = word["connection"]
+            break
+    return connection, model
+
+
+def _in_our_words(error: Exception) -> ColloquyError:
+    match error:
+        case ColloquyError():
+            return error
+        case TimeoutError():
+            return RunTimedOut()
+        case DatabaseError():
+            return Unavailable()
+        case ExceptionGroup() if len(error.exceptions) == 1:
+            return _in_our_words(error.exceptions[0])
+        case _:
+            _log.exception("a run failed", exc_info=error)
+            return ServerError()
+
+
+def _last_events(run: ActiveRun, outcome: _Outcome) -> list[Event]:
+    """What ends a run: open tool calls are closed, the reason is given, then exactly one `assistant_end`."""
+    closed: list[RunEvent] = [
+        ToolDone(call_id, "interrupted", "", truncated=False, ms=0) for call_id in run.draft.open_tool_calls
+    ]
+    for event in closed:
+        run.draft.add(event)
+    events: list[Event] = [*closed]
+    if outcome.finish_reason == "interrupted":
+        events.append(Interrupted(run.phase, run.interrupt_ms(), run.interrupt.by if run.interrupt else "shutdown"))
+    if outcome.error is not None:
+        events.append(Failed.of(outcome.error))
+    draft = run.draft
+    events.append(
+        AssistantEnd(
+            draft.message_id, outcome.finish_reason, _usage(outcome.usage), run.timings(), draft.text_sha256
+        )
+    )
+    if outcome.finish_reason not in ("interrupted", "error"):
+        events.extend(_post_response())
+    return events
+
+
+def _post_response() -> list[Event]:
+    """Stages 4 and 5. No module can ask for them yet, so they are over as soon as they begin."""
+    events: list[Event] = []
+    for stage, name in ((4, "after"), (5, "after_with_ai")):
+        events.append(StageUpdate(stage, name, "started", _STAGE_MESSAGES[stage]))
+        events.append(StageUpdate(stage, name, "finished", _STAGE_MESSAGES[stage]))
+    return [*events, PostResponseComplete()]
+
+
+def _usage(usage: Usage | None) -> Mapping[str, int | None]:
+    if usage is None:
+        return NO_USAGE
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "thinking_tokens": usage.thinking_tokens,
+    }

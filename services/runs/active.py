@@ -1,0 +1,112 @@
+"""A run while it is being performed here."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from db.records import RunRecord
+from db.stores.runs import Claimed
+from services.errors import ReplyTooLong
+from services.runs.draft import Draft
+from services.runs.events import Phase, RefusalDelta, RunEvent, TextDelta, ThinkingDelta
+from services.runs.journal import RunLog
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Somebody's word that the run should stop; `at` is monotonic seconds."""
+
+    by: str
+    at: float
+
+
+class ActiveRun:
+    """What a performer works with: where its events go, and whether it was told to stop."""
+
+    def __init__(self, claimed: Claimed, *, reply_characters: int) -> None:
+        self.claimed = claimed
+        self.draft = Draft()
+        self.phase: Phase = "composing"
+        self.interrupt: Interrupt | None = None
+        self.is_lost = False
+        self.is_closing = False
+        self.started_at = time.monotonic()
+        self.first_delta_at: float | None = None
+        self._reply_characters = reply_characters
+        self._log: RunLog | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._has_begun = False
+
+    @property
+    def record(self) -> RunRecord:
+        """The run as it was accepted."""
+        return self.claimed.run
+
+    def attach(self, log: RunLog, task: asyncio.Task[None]) -> None:
+        """For the engine: where events go, and the task that works."""
+        self._log, self._task = log, task
+
+    def begin(self) -> None:
+        """For the engine: the task's first step. A task that is cancelled before it could not close its run."""
+        self._has_begun = True
+        if self._task is not None and (self.interrupt or self.is_lost):
+            self._task.cancel()
+
+    def emit(self, event: RunEvent) -> None:
+        """Show an event; raises `ReplyTooLong`. Does not wait: call `room` now and then."""
+        if isinstance(event, TextDelta | ThinkingDelta | RefusalDelta) and self.first_delta_at is None:
+            self.phase = "streaming"
+            self.first_delta_at = time.monotonic()
+        self.draft.add(event)
+        self.log.append(event)
+        if self.draft.characters > self._reply_characters:
+            raise ReplyTooLong(limit=self._reply_characters)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether to wait in `room` before more is emitted."""
+        return self.log.is_full
+
+    async def room(self) -> None:
+        """Wait until the journal has caught up."""
+        await self.log.room()
+
+    @property
+    def log(self) -> RunLog:
+        """Where the events go."""
+        assert self._log is not None, "the run has not begun"  # noqa: S101 - the engine begins every run it makes
+        return self._log
+
+    def stop(self, by: str) -> bool:
+        """Interrupt the work; False if the run is ending anyway."""
+        if self.is_closing or self.interrupt is not None:
+            return False
+        self.interrupt = Interrupt(by, time.monotonic())
+        self._cancel()
+        return True
+
+    def lose(self) -> None:
+        """Stop working: another replica owns the session now."""
+        self.is_lost = True
+        self._cancel()
+
+    def _cancel(self) -> None:
+        if self._task is not None and self._has_begun and not self.is_closing:
+            self._task.cancel()
+
+    def stop_recovered(self) -> None:
+        """Note that the run's owner died, in the phase that its events show."""
+        self.interrupt = self.interrupt or Interrupt("recovery", time.monotonic())
+        if self.draft.message_id is not None:
+            self.phase = "streaming" if self.draft.characters else "waiting"
+
+    def interrupt_ms(self) -> int:
+        """Milliseconds since somebody said stop."""
+        return 0 if self.interrupt is None else round((time.monotonic() - self.interrupt.at) * 1000)
+
+    def timings(self) -> dict[str, int]:
+        """Milliseconds from the start of the run to its first delta and to now."""
+        timings = {"total_ms": round((time.monotonic() - self.started_at) * 1000)}
+        if self.first_delta_at is not None:
+            timings["first_delta_ms"] = round((self.first_delta_at - self.started_at) * 1000)
+        return timings

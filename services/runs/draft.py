@@ -1,0 +1,118 @@
+"""The reply as far as it has been shown, built from nothing but a run's events."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from db.ids import MessageId
+from db.records import EventRecord
+from services.runs.events import (
+    AssistantStart,
+    RefusalDelta,
+    RunEvent,
+    TextDelta,
+    ThinkingDelta,
+    ToolDone,
+    ToolStart,
+)
+
+_PART_OF = {TextDelta: "text", ThinkingDelta: "thinking", RefusalDelta: "refusal"}
+
+
+class Draft:
+    """Grows with every event, so the text that is stored cannot differ from the text that was shown."""
+
+    def __init__(self) -> None:
+        self.message_id: MessageId | None = None
+        self.provider: str | None = None
+        self.model: str | None = None
+        self.characters = 0
+        self._text: list[str] = []
+        self._parts: list[dict[str, Any]] = []
+        self._pieces: list[str] = []
+
+    @classmethod
+    def of(cls, events: list[EventRecord]) -> "Draft":
+        """The draft that these stored events of one run gave."""
+        draft = cls()
+        for event in events:
+            if known := _parse(event.type, orjson.loads(event.body)):
+                draft.add(known)
+        return draft
+
+    def add(self, event: RunEvent) -> None:
+        """Take one event of the run, in order."""
+        if isinstance(event, TextDelta | ThinkingDelta | RefusalDelta):
+            self._add_delta(_PART_OF[type(event)], event.delta)
+        elif isinstance(event, AssistantStart):
+            self.message_id = MessageId(event.message_id)
+            self.provider, self.model = event.provider, event.model
+        elif isinstance(event, ToolStart):
+            self._add_part(
+                {"type": "tool_call", "id": event.tool_call_id, "name": event.name, "arguments": event.arguments}
+            )
+        elif isinstance(event, ToolDone):
+            result = {"type": "tool_result", "id": event.tool_call_id, "status": event.status, "result": event.result}
+            self._add_part(result)
+
+    @property
+    def text(self) -> str:
+        """All text deltas joined."""
+        return "".join(self._text)
+
+    @property
+    def text_sha256(self) -> str:
+        """Over the UTF-8 bytes of `text`."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """Text, thinking, refusal and tool calls in the order in which they came."""
+        self._end_part()
+        return self._parts
+
+    @property
+    def open_tool_calls(self) -> list[str]:
+        """Ids of tool calls that have no result yet."""
+        done = {part["id"] for part in self._parts if part["type"] == "tool_result"}
+        return [part["id"] for part in self._parts if part["type"] == "tool_call" and part["id"] not in done]
+
+    def _add_delta(self, kind: str, delta: str) -> None:
+        if kind == "text":
+            self._text.append(delta)
+        self.characters += len(delta)
+        if not self._parts or self._parts[-1]["type"] != kind:
+            self._add_part({"type": kind, "text": ""})
+        self._pieces.append(delta)
+
+    def _add_part(self, part: dict[str, Any]) -> None:
+        self._end_part()
+        self._parts.append(part)
+
+    def _end_part(self) -> None:
+        if self._pieces:
+            self._parts[-1]["text"] += "".join(self._pieces)
+            self._pieces = []
+
+
+def _parse(type: str, body: Mapping[str, Any]) -> RunEvent | None:
+    """The stored event, if it is one that a reply is made of."""
+    match type:
+        case TextDelta.type:
+            return TextDelta(body["delta"])
+        case ThinkingDelta.type:
+            return ThinkingDelta(body["delta"])
+        case RefusalDelta.type:
+            return RefusalDelta(body["delta"])
+        case AssistantStart.type:
+            persona_id = body["persona_id"] and UUID(body["persona_id"])
+            return AssistantStart(UUID(body["message_id"]), persona_id, body["provider"], body["model"])
+        case ToolStart.type:
+            return ToolStart(body["tool_call_id"], body["name"], body["server"], body["arguments"])
+        case ToolDone.type:
+            return ToolDone(body["tool_call_id"], body["status"], body["result"], body["truncated"], body["ms"])
+        case _:
+            return None

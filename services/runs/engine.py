@@ -1,0 +1,297 @@
+"""Owns the runs of this replica: starts them, stops them, keeps their leases, takes over what others left."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+from db.errors import DatabaseError
+from db.ids import ReplicaId, RunId, SessionId, UserId, new_id
+from db.pool import Database
+from db.records import RunRecord
+from db.stores.events import EventStore
+from db.stores.replicas import ReplicaStore
+from db.stores.runs import Claimed, Ended, Ending, RunStore
+from services.runs.active import ActiveRun
+from services.runs.draft import Draft
+from services.runs.events import NO_USAGE, AssistantEnd, Interrupted, RunEvent, encode, timestamp
+from services.runs.feed import Feeds
+from services.runs.journal import Journal
+from services.runs.retry import until_answered
+
+_log = logging.getLogger(__name__)
+
+_TAKEN_AT_ONCE = 20
+_PRUNE_SECONDS = 300
+_PRUNED_AT_ONCE = 200
+_REMEMBERED_INTERRUPTS = 1_000
+
+
+class Performer(Protocol):
+    """What is done in a run. Both methods end with `RunEngine.close` and leave only `CancelledError` behind."""
+
+    async def perform(self, run: ActiveRun) -> None:
+        """Answer the user's message."""
+        ...
+
+    async def recover(self, run: ActiveRun) -> None:
+        """Close a run whose owner died, from what it had shown."""
+        ...
+
+
+class RunEngine:
+    """The runs of one replica."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        runs: RunStore,
+        events: EventStore,
+        replicas: ReplicaStore,
+        journal: Journal,
+        feeds: Feeds,
+        lease_seconds: float,
+        retention_seconds: float,
+        reply_characters: int,
+    ) -> None:
+        self.replica_id = ReplicaId(new_id())
+        self._database = database
+        self._runs = runs
+        self._events = events
+        self._replicas = replicas
+        self._journal = journal
+        self._feeds = feeds
+        self._lease = lease_seconds
+        self._retention = retention_seconds
+        self._reply_characters = reply_characters
+        self._active: dict[RunId, ActiveRun] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._interrupts: dict[RunId, None] = {}
+        self._performer: Performer | None = None
+        self._is_listening = False
+        self._stop_listening: Callable[[], Awaitable[None]] | None = None
+        self._last_failure = -lease_seconds
+        self._last_prune = time.monotonic()
+        self.is_draining = False
+
+    @asynccontextmanager
+    async def running(self, performer: Performer) -> AsyncGenerator[None, None]:
+        """Work from here on; on leaving, every task of the engine has ended."""
+        self._performer = performer
+        writers = [asyncio.create_task(self._journal.write()), asyncio.create_task(self._journal.announce())]
+        await self._keep_house()
+        keeper = asyncio.create_task(self._keep())
+        try:
+            yield
+        finally:
+            self.is_draining = True
+            await _end([keeper])
+            await _end(list(self._tasks))
+            await _end(writers)
+            await self._leave()
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no new run, and give the running ones time to finish; what is left then is interrupted."""
+        self.is_draining = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        for run in list(self._active.values()):
+            run.stop("shutdown")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._lease)
+
+    def launch(self, claimed: Claimed, *, recover: bool = False) -> None:
+        """Perform a run that this replica has claimed, in a task of the engine's."""
+        run = ActiveRun(claimed, reply_characters=self._reply_characters)
+        task = asyncio.create_task(self._perform(run, recover=recover), name=f"run {run.record.id}")
+        run.attach(self._journal.open(claimed, run.lose), task)
+        self._active[run.record.id] = run
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._ended(run, task))
+        # Somebody may have said stop between the claim and now.
+        told = run.record.id in self._interrupts
+        self._interrupts.pop(run.record.id, None)
+        if (told or run.record.interrupt_by) and not recover:
+            run.stop(run.record.interrupt_by or "user")
+
+    async def close(self, run: ActiveRun, ending: Ending) -> Ended | None:
+        """Write the end of a run, however often the caller is cancelled meanwhile, and start the next one.
+
+        Returns None if the lease was lost: whoever has it now closes the run.
+        """
+        run.is_closing = True
+        return await _whatever_happens(self._close(run, ending))
+
+    async def interrupt(self, session_id: SessionId, run_id: RunId, by: str) -> bool:
+        """Stop a run wherever it is performed; False if it has already ended."""
+        if run := self._active.get(run_id):
+            return run.stop(by)
+        record = await self._runs.request_interrupt(session_id, run_id, by)
+        if record is None:
+            return False
+        if record.state == "queued" and await self._cancel_queued(record, by):
+            return True
+        await self._runs.notify_interrupt(run_id)
+        return True
+
+    def stop(self, owner_id: UserId, session_id: SessionId, run_id: RunId | None, by: str) -> RunId | None:
+        """Stop a run that is performed here; None if there is none such, or it is ending."""
+        for run in self._active.values():
+            record = run.record
+            if record.session_id == session_id and record.owner_id == owner_id and run_id in (None, record.id):
+                return record.id if run.stop(by) else None
+        return None
+
+    async def interrupt_for_message(self, run_id: RunId) -> None:
+        """Stop a run whose interrupt is already noted in the database."""
+        if run := self._active.get(run_id):
+            run.stop("message")
+        else:
+            await self._runs.notify_interrupt(run_id)
+
+    def count(self, owner_id: UserId) -> int:
+        """How many runs of the owner are performed here."""
+        return sum(run.record.owner_id == owner_id for run in self._active.values())
+
+    @property
+    def active_runs(self) -> int:
+        """How many runs are performed here."""
+        return len(self._active)
+
+    async def _perform(self, run: ActiveRun, *, recover: bool) -> None:
+        run.begin()
+        assert self._performer is not None  # noqa: S101 - nothing is claimed before `running`
+        await (self._performer.recover(run) if recover else self._performer.perform(run))
+
+    def _ended(self, run: ActiveRun, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._active.pop(run.record.id, None)
+        if not task.cancelled() and (error := task.exception()):
+            # Its lease is not renewed any more, so it will be closed from its journal.
+            _log.error("run %s ended without being closed", run.record.id, exc_info=error)
+
+    async def _close(self, run: ActiveRun, ending: Ending) -> Ended | None:
+        at = timestamp()
+        rest = [encode(event, run.record.id, at) for event in await run.log.close()]
+        whole = replace(ending, events=[*rest, *ending.events])
+        ended = await until_answered(
+            lambda: self._runs.finish(run.claimed, whole, take_next=not self.is_draining)
+        )
+        if ended is None:
+            return None
+        self._journal.show(run.record.session_id, run.record.id, ended.first_seq, whole.events)
+        if ended.next is not None:
+            self.launch(ended.next)
+        return ended
+
+    async def _cancel_queued(self, run: RunRecord, by: str) -> bool:
+        at = timestamp()
+        said: list[RunEvent] = [
+            Interrupted("composing", 0, by),
+            AssistantEnd(None, "interrupted", NO_USAGE, {}, Draft().text_sha256),
+        ]
+        events = [encode(event, run.id, at) for event in said]
+        last_seq = await self._runs.cancel_queued(run, events)
+        if last_seq is None:
+            return False
+        self._journal.show(run.session_id, run.id, last_seq - len(events) + 1, events)
+        return True
+
+    # --- keeping house -----------------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            await self._keep_house()
+
+    async def _keep_house(self) -> None:
+        """Say that we live, keep our leases, and take what nobody keeps."""
+        try:
+            self._journal.others = await self._replicas.beat(self.replica_id, lease_seconds=self._lease) > 0
+            await self._renew()
+            if not self._is_listening:
+                await self._listen()
+            if self._journal.others:
+                await self._feeds.catch_up(self._feeds.watched())
+            if not self.is_draining and time.monotonic() - self._last_failure > self._lease:
+                await self._take_what_is_left()
+            if time.monotonic() - self._last_prune > _PRUNE_SECONDS:
+                self._last_prune = time.monotonic()
+                await self._events.prune(older_than_seconds=self._retention, sessions=_PRUNED_AT_ONCE)
+        except DatabaseError as error:
+            # After an outage every lease has run out. Their owners get the time of one lease to renew them.
+            self._last_failure = time.monotonic()
+            _log.warning("housekeeping waits for the database: %s", error)
+
+    async def _renew(self) -> None:
+        sessions = [run.record.session_id for run in self._active.values()]
+        for run_id in await self._runs.renew(self.replica_id, sessions) if sessions else ():
+            self._heard_interrupt(str(run_id))
+
+    async def _take_what_is_left(self) -> None:
+        busy = [run.record.session_id for run in self._active.values()]
+        for claimed in await self._runs.take_over(self.replica_id, besides=busy, limit=_TAKEN_AT_ONCE):
+            self.launch(claimed, recover=True)
+        for claimed in await self._runs.claim_waiting(self.replica_id, limit=_TAKEN_AT_ONCE):
+            self.launch(claimed)
+
+    async def _listen(self) -> None:
+        self._stop_listening = await self._database.listen(
+            {"colloquy_events": self._heard_events, "colloquy_interrupts": self._heard_interrupt},
+            lost=self._lost_connection,
+        )
+        self._is_listening = True
+        await self._feeds.catch_up(self._feeds.watched())
+
+    def _lost_connection(self) -> None:
+        self._is_listening = False
+
+    def _heard_events(self, payload: str) -> None:
+        for item in payload.split(","):
+            session, _, seq = item.partition(":")
+            self._feeds.advance(SessionId(UUID(session)), int(seq))
+
+    def _heard_interrupt(self, payload: str) -> None:
+        run_id = RunId(UUID(payload))
+        if run := self._active.get(run_id):
+            run.stop("user")
+            return
+        self._interrupts[run_id] = None
+        while len(self._interrupts) > _REMEMBERED_INTERRUPTS:
+            self._interrupts.pop(next(iter(self._interrupts)))
+
+    async def _leave(self) -> None:
+        if self._stop_listening is not None:
+            await self._stop_listening()
+        try:
+            await self._replicas.leave(self.replica_id)
+        except DatabaseError:
+            _log.debug("could not say goodbye", exc_info=True)
+
+
+T = TypeVar("T")
+
+
+async def _whatever_happens(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, waited for even if the waiting task is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    while True:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.done():
+                raise
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they are gone, a few seconds at most."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=5)

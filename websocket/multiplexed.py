@@ -1,0 +1,362 @@
+"""The `/ws/chat` dialect: one socket, many chats. A pure mapping over the same events."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.websockets import WebSocket
+
+from db.errors import DatabaseError
+from db.ids import PersonaId, RunId, SessionId, UserId
+from db.records import RunRecord
+from services.chat import ChatService, Send
+from services.errors import CallerError, ColloquyError, InvalidRequest, NotFound, NothingRunning, Unavailable
+from services.runs.feed import Frame
+from services.sessions import SessionService
+from websocket.connection import SLOW_READER, TOO_MANY, Connection, refuse
+from websocket.manager import (
+    BinaryNotSupported,
+    ConnectionManager,
+    FrameBudget,
+    error_frame,
+    invalid_frame,
+    spend_quietly,
+)
+
+_CHATS_PER_SOCKET = 64
+
+
+class ProviderHostNotAllowed(CallerError):
+    """A chat cannot name a provider's address or key: choose a connection by its name."""
+
+    code = "provider_host_not_allowed"
+
+
+class Dialect(BaseModel):
+    """An envelope of this dialect."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ChatData(Dialect):
+    """What is asked, of whom."""
+
+    message: str
+    provider: str | None = None
+    persona_id: UUID | None = None
+    conversation_id: UUID | None = None
+    provider_settings: dict[str, Any] = Field(default_factory=dict[str, Any])
+    chat_controls: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+
+class ChatFrame(Dialect):
+    """Answer this; a chat that runs in the same conversation is cancelled."""
+
+    type: Literal["chat"]
+    data: ChatData
+
+
+class CancelFrame(Dialect):
+    """Stop the chat with that chat session id."""
+
+    type: Literal["cancel"]
+    session_id: UUID
+
+
+class DialectPing(Dialect):
+    """Are you there?"""
+
+    type: Literal["ping"]
+    data: dict[str, Any] | None = None
+
+
+MultiplexedClientFrame = Annotated[ChatFrame | CancelFrame | DialectPing, Field(discriminator="type")]
+_CLIENT_FRAME: TypeAdapter[MultiplexedClientFrame] = TypeAdapter(MultiplexedClientFrame)
+
+
+class ConnectionData(Dialect):
+    """The id of this connection."""
+
+    session_id: UUID
+
+
+class DialectSessionStart(Dialect):
+    """You are connected."""
+
+    type: Literal["session_start"] = "session_start"
+    data: ConnectionData
+
+
+class ChatStartData(Dialect):
+    """The chat's id, and the conversation that it belongs to."""
+
+    chat_session_id: UUID
+    conversation_id: UUID
+    seq: int
+
+
+class ChatSessionStart(Dialect):
+    """Your message is stored and will be answered."""
+
+    type: Literal["chat_session_start"] = "chat_session_start"
+    data: ChatStartData
+
+
+class ChatEventData(BaseModel):
+    """Which chat this is about, and its position; the event's own fields beside them."""
+
+    model_config = ConfigDict(extra="allow")
+    chat_session_id: UUID
+    seq: int
+
+
+class ChunkData(Dialect):
+    """A piece of the reply or of the model's reasoning."""
+
+    chat_session_id: UUID
+    seq: int
+    content: str
+    thinking: str | None
+    done: bool
+
+
+class Chunk(Dialect):
+    """A piece of an answer."""
+
+    type: Literal["chunk"] = "chunk"
+    data: ChunkData
+
+
+class ChatEvent(Dialect):
+    """A stage began or ended, the reply is done, the work after it is done, or the chat was cancelled."""
+
+    type: Literal["stage_update", "done", "post_response_complete", "cancelled"]
+    data: ChatEventData
+
+
+class DialectErrorData(BaseModel):
+    """What went wrong; with `chat_session_id` and `seq` if a chat failed."""
+
+    model_config = ConfigDict(extra="allow")
+    code: str
+    message: str
+
+
+class DialectError(Dialect):
+    """Your frame could not be carried out, or a chat failed."""
+
+    type: Literal["error"] = "error"
+    data: DialectErrorData
+
+
+class DialectPong(Dialect):
+    """I am here."""
+
+    type: Literal["pong"] = "pong"
+    data: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+
+MultiplexedServerFrame = Annotated[
+    DialectSessionStart | ChatSessionStart | Chunk | ChatEvent | DialectError | DialectPong,
+    Field(discriminator="type"),
+]
+
+
+def in_dialect(event: Mapping[str, Any], conversation_id: UUID) -> tuple[str, dict[str, Any]] | None:
+    """Type and data of the frame that tells of an event; None for an event that this dialect does not have."""
+    chat: dict[str, Any] = {"chat_session_id": event["run_id"], "seq": event["seq"]}
+    match event["type"]:
+        case "message_accepted":
+            return "chat_session_start", chat | {"conversation_id": str(conversation_id)}
+        case "text_delta" | "refusal_delta":
+            return "chunk", chat | {"content": event["delta"], "thinking": None, "done": False}
+        case "thinking_delta":
+            return "chunk", chat | {"content": "", "thinking": event["delta"], "done": False}
+        case "stage_update" | "post_response_complete":
+            return event["type"], chat | _own_fields(event)
+        case "interrupted":
+            return "cancelled", chat | _own_fields(event)
+        case "error":
+            return "error", chat | _own_fields(event)
+        case "assistant_end" if event["finish_reason"] not in ("interrupted", "error"):
+            return "done", chat | _own_fields(event)
+        case _:
+            return None
+
+
+def is_last(event: Mapping[str, Any]) -> bool:
+    """Whether nothing more will come of the event's run."""
+    if event["type"] == "assistant_end":
+        return event["finish_reason"] in ("interrupted", "error")
+    return event["type"] == "post_response_complete"
+
+
+def _own_fields(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key not in ("type", "seq", "run_id", "at")}
+
+
+class MultiplexedChannel:
+    """One socket on any number of the owner's conversations."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        chat: ChatService,
+        sessions: SessionService,
+        owner_id: UserId,
+        budget: FrameBudget,
+        backlog_characters: int,
+    ) -> None:
+        self._connection = connection
+        self._chat = chat
+        self._sessions = sessions
+        self._owner_id = owner_id
+        self._budget = budget
+        self._backlog_characters = backlog_characters
+        self._followers: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Relay until the socket closes; the chats go on without it."""
+        self._push("session_start", {"session_id": str(self._connection.id)})
+        try:
+            await self._connection.run(self._read())
+        finally:
+            for task in self._followers:
+                task.cancel()
+            await asyncio.gather(*self._followers, return_exceptions=True)
+
+    async def _read(self) -> None:
+        while True:
+            received = await self._connection.receive()
+            try:
+                await self._handle(_parse(received))
+            except ColloquyError as error:
+                self._push_error(error)
+            except DatabaseError:
+                self._push_error(Unavailable())
+            if self._budget.is_flooded:
+                self._connection.close(TOO_MANY, "too many frames")
+
+    async def _handle(self, frame: MultiplexedClientFrame) -> None:
+        match frame:
+            case CancelFrame():
+                spend_quietly(self._budget)
+                await self._cancel(RunId(frame.session_id))
+            case ChatFrame():
+                self._budget.spend()
+                await self._start(frame.data)
+            case DialectPing():
+                self._budget.spend()
+                self._push("pong", frame.data or {})
+
+    async def _start(self, data: ChatData) -> None:
+        if len(self._followers) >= _CHATS_PER_SOCKET:
+            raise InvalidRequest(f"At most {_CHATS_PER_SOCKET} chats run on one socket.")
+        send = _as_send(data)
+        session_id = await self._conversation(data)
+        accepted = await self._chat.send(self._owner_id, session_id, send)
+        task = asyncio.create_task(self._follow(accepted.run))
+        self._followers.add(task)
+        task.add_done_callback(self._followers.discard)
+
+    async def _conversation(self, data: ChatData) -> SessionId:
+        if data.conversation_id is not None:
+            return SessionId(data.conversation_id)
+        persona_id = data.persona_id and PersonaId(data.persona_id)
+        return (await self._sessions.create(self._owner_id, persona_id=persona_id)).id
+
+    async def _cancel(self, run_id: RunId) -> None:
+        session_id = await self._chat.session_of(self._owner_id, run_id)
+        if session_id is None:
+            raise NotFound("There is no chat with that id.", field="session_id")
+        try:
+            await self._chat.interrupt(self._owner_id, session_id, run_id)
+        except NothingRunning:
+            return  # it ended while the client asked; its last frames say how
+
+    async def _follow(self, run: RunRecord) -> None:
+        try:
+            async with self._events(run) as events:
+                async for event in events:
+                    if frame := in_dialect(event, run.session_id):
+                        self._push(*frame)
+                    await self._connection.room()
+        except (NotFound, DatabaseError):
+            self._push_error(Unavailable(), chat_session_id=str(run.id))
+
+    @asynccontextmanager
+    async def _events(self, run: RunRecord) -> AsyncGenerator[AsyncGenerator[dict[str, Any], None], None]:
+        async with self._chat.attach(self._owner_id, run.session_id, after=run.first_seq - 1) as attachment:
+            reader = attachment.reader
+            reader.limit_backlog(self._backlog_characters, self._drop_slow_reader)
+
+            async def events() -> AsyncGenerator[dict[str, Any], None]:
+                while True:
+                    for frame in await reader.next():
+                        if frame.run_id == run.id:
+                            event = _decoded(frame)
+                            yield event
+                            if is_last(event):
+                                return
+
+            stream = events()
+            try:
+                yield stream
+            finally:
+                await stream.aclose()
+
+    def _drop_slow_reader(self) -> None:
+        self._connection.close(SLOW_READER, "you do not read your events")
+
+    def _push(self, type: str, data: Mapping[str, Any]) -> None:
+        self._connection.push(orjson.dumps({"type": type, "data": data}, default=str).decode())
+
+    def _push_error(self, error: ColloquyError, **more: str) -> None:
+        fields = error_frame(error).model_dump(exclude_none=True, exclude={"type"})
+        self._push("error", fields | more)
+
+
+async def serve_multiplexed(
+    manager: ConnectionManager, chat: ChatService, sessions: SessionService, socket: WebSocket, owner_id: UserId
+) -> None:
+    """Serve one socket of this dialect until it closes."""
+    with manager.admit(socket, owner_id) as connection:
+        if connection is None:
+            await refuse(socket, TOO_MANY, "too many connections")
+            return
+        await socket.accept()
+        channel = MultiplexedChannel(
+            connection, chat, sessions, owner_id, manager.budget(owner_id), manager.backlog_characters
+        )
+        await channel.run()
+
+
+def _parse(received: str | bytes) -> MultiplexedClientFrame:
+    if isinstance(received, bytes):
+        raise BinaryNotSupported
+    try:
+        return _CLIENT_FRAME.validate_json(received)
+    except ValidationError as error:
+        raise invalid_frame(error) from error
+
+
+def _as_send(data: ChatData) -> Send:
+    settings = dict(data.provider_settings)
+    model = settings.pop("model", None)
+    if model is not None and not isinstance(model, str):
+        raise InvalidRequest("model must be a string.", field="provider_settings.model")
+    if settings:
+        # Anything else could be an address or a key in some disguise: a client must not point the server anywhere.
+        raise ProviderHostNotAllowed(refused=sorted(settings), known=["model"])
+    controls = {key: value for key, value in data.chat_controls.items() if key != "stream"}
+    persona_id = data.persona_id and PersonaId(data.persona_id)
+    return Send([data.message], persona_id=persona_id, connection=data.provider, model=model, controls=controls)
+
+
+def _decoded(frame: Frame) -> dict[str, Any]:
+    event: dict[str, Any] = orjson.loads(frame.text)
+    return event
