@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.peer import LlamaServer, llama_server
+from tests.interop.peer import LlamaServer, eventually, llama_server
 from tests.interop.service import Chat, Colloquy, colloquy, digest, only, text_of, types_of
 from tests.interop.tiny_story import ENDLESS_CUE
 
@@ -32,6 +32,7 @@ def test_usage_is_what_the_model_server_counted(chat: Chat, peer: LlamaServer) -
 
     usage = only("assistant_end", chat.ask("How long is a story?"))["usage"]
 
+    peer.wait_until_idle(within=2)
     assert usage["output_tokens"] == peer.tokens_generated() - before
     assert usage["input_tokens"] > len("How long is a story?") / 2
 
@@ -95,6 +96,7 @@ def test_interrupting_one_chat_leaves_another_alone(service: Colloquy, peer: Lla
         stopped.interrupt()
         stopped.until("assistant_end")
 
+        eventually(lambda: peer.replies_in_progress() == 1, "the interrupted reply to stop", within=2)
         going.until("text_delta", times=5)
         assert peer.replies_in_progress() == 1
         going.interrupt()
