@@ -2,13 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from db.errors import DatabaseError
 from db.ids import MessageId, PersonaId, SessionId, UserId
 from db.pool import Database
 from db.records import SessionRecord
 from db.stores.events import NewEvent
-from db.stores.rows import record_or_none, records
+from db.stores.rows import record, record_or_none, records
+
+if TYPE_CHECKING:
+    from db.pool import PooledConnection
+
+
+class NoSuchPersona(DatabaseError):
+    """The owner has no persona with that id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,37 +35,29 @@ class SessionStore:
         self._database = database
 
     async def create(
-        self,
-        *,
-        id: SessionId,
-        owner_id: UserId,
-        persona_id: PersonaId | None,
-        title: str | None,
-        connection_name: str | None,
-        model: str | None,
-        controls: Mapping[str, Any],
-        metadata: Mapping[str, Any],
-        first_message: FirstMessage | None,
-    ) -> None:
-        """Store a session with an empty journal and, if given, the persona's first message."""
+        self, session_id: SessionId, owner_id: UserId, fields: Mapping[str, Any], first_message: FirstMessage | None
+    ) -> SessionRecord:
+        """Store a session with an empty journal and, if given, the persona's first message.
+
+        `fields` are the record's own, those left out take defaults. Raises `NoSuchPersona`.
+        """
         async with self._database.transaction() as connection:
-            await connection.execute(
+            await _hold_persona(connection, fields, owner_id)
+            row = await connection.fetchrow(
                 """
-                WITH session AS (
-                    INSERT INTO sessions
-                        (id, owner_id, persona_id, title, connection, model, controls, metadata, active_leaf_id)
-                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                WITH journal AS (
+                    INSERT INTO journals (session_id) VALUES ($1)
                 )
-                INSERT INTO journals (session_id) VALUES ($1)
+                INSERT INTO sessions
+                    (id, owner_id, persona_id, title, pinned, connection, model, controls, metadata, active_leaf_id)
+                VALUES ($1, $2, ($3 ->> 'persona_id')::uuid, $3 ->> 'title',
+                        coalesce(($3 ->> 'pinned')::boolean, false), $3 ->> 'connection', $3 ->> 'model',
+                        coalesce($3 -> 'controls', '{}'), coalesce($3 -> 'metadata', '{}'), $4)
+                RETURNING *, 0 AS last_seq, NULL::uuid AS active_run_id
                 """,
-                id,
+                session_id,
                 owner_id,
-                persona_id,
-                title,
-                connection_name,
-                model,
-                controls,
-                metadata,
+                fields,
                 first_message and first_message.id,
             )
             if first_message is not None:
@@ -67,11 +67,13 @@ class SessionStore:
                     VALUES ($1, $2, 'assistant', $3, $4, $5)
                     """,
                     first_message.id,
-                    id,
+                    session_id,
                     first_message.content,
                     first_message.token_count,
                     [{"type": "text", "text": first_message.content}],
                 )
+        assert row is not None  # noqa: S101 - INSERT … RETURNING of one row
+        return record(SessionRecord, row)
 
     async def get(self, session_id: SessionId, owner_id: UserId) -> SessionRecord | None:
         """The owner's session with that id."""
@@ -124,27 +126,26 @@ class SessionStore:
     ) -> SessionRecord | None:
         """Set the named fields and tell the session's readers by `event`, in one transaction.
 
-        None if there is no such session, or if `version` is given and is no longer the newest.
+        None if there is no such session, or if `version` is given and is no longer the newest. Raises
+        `NoSuchPersona`.
         """
         async with self._database.transaction() as connection:
+            # The journal first, here as everywhere, so that no two transactions wait for each other.
+            await _lock_journal(connection, session_id, owner_id)
+            await _hold_persona(connection, changes, owner_id)
             row = await connection.fetchrow(
                 """
-                WITH head AS (
-                    SELECT j.session_id FROM journals j JOIN sessions s ON s.id = j.session_id
-                    WHERE j.session_id = $1 AND s.owner_id = $2 AND ($3::bigint IS NULL OR s.version = $3)
-                    FOR UPDATE OF j
-                )
-                UPDATE sessions s SET
-                    title = CASE WHEN $4 ? 'title' THEN $4 ->> 'title' ELSE s.title END,
-                    pinned = coalesce(($4 ->> 'pinned')::boolean, s.pinned),
-                    persona_id = CASE WHEN $4 ? 'persona_id' THEN ($4 ->> 'persona_id')::uuid ELSE s.persona_id END,
-                    connection = CASE WHEN $4 ? 'connection' THEN $4 ->> 'connection' ELSE s.connection END,
-                    model = CASE WHEN $4 ? 'model' THEN $4 ->> 'model' ELSE s.model END,
-                    controls = coalesce($4 -> 'controls', s.controls),
-                    metadata = coalesce($4 -> 'metadata', s.metadata),
-                    version = s.version + 1, updated_at = now()
-                FROM head WHERE s.id = head.session_id AND ($3::bigint IS NULL OR s.version = $3)
-                RETURNING s.id
+                UPDATE sessions SET
+                    title = CASE WHEN $4 ? 'title' THEN $4 ->> 'title' ELSE title END,
+                    pinned = coalesce(($4 ->> 'pinned')::boolean, pinned),
+                    persona_id = CASE WHEN $4 ? 'persona_id' THEN ($4 ->> 'persona_id')::uuid ELSE persona_id END,
+                    connection = CASE WHEN $4 ? 'connection' THEN $4 ->> 'connection' ELSE connection END,
+                    model = CASE WHEN $4 ? 'model' THEN $4 ->> 'model' ELSE model END,
+                    controls = coalesce($4 -> 'controls', controls),
+                    metadata = coalesce($4 -> 'metadata', metadata),
+                    version = version + 1, updated_at = now()
+                WHERE id = $1 AND owner_id = $2 AND ($3::bigint IS NULL OR version = $3)
+                RETURNING id
                 """,
                 session_id,
                 owner_id,
@@ -174,7 +175,7 @@ class SessionStore:
     async def delete(self, session_id: SessionId, owner_id: UserId, *, version: int | None) -> bool:
         """Delete the session with everything in it; False if there is none (or not of that version)."""
         async with self._database.transaction() as connection:
-            await connection.execute("SELECT FROM journals WHERE session_id = $1 FOR UPDATE", session_id)
+            await _lock_journal(connection, session_id, owner_id)
             deleted = await connection.fetchval(
                 """
                 DELETE FROM sessions WHERE id = $1 AND owner_id = $2 AND ($3::bigint IS NULL OR version = $3)
@@ -187,3 +188,26 @@ class SessionStore:
             if deleted:
                 await connection.execute("DELETE FROM events WHERE session_id = $1", session_id)
         return bool(deleted)
+
+
+async def _lock_journal(connection: "PooledConnection", session_id: SessionId, owner_id: UserId) -> None:
+    await connection.execute(
+        """
+        SELECT FROM journals j JOIN sessions s ON s.id = j.session_id
+        WHERE j.session_id = $1 AND s.owner_id = $2 FOR UPDATE OF j
+        """,
+        session_id,
+        owner_id,
+    )
+
+
+async def _hold_persona(connection: "PooledConnection", fields: Mapping[str, Any], owner_id: UserId) -> None:
+    """Keep the persona that `fields` name from being deleted until the transaction ends."""
+    persona_id = fields.get("persona_id")
+    if persona_id is None:
+        return
+    held = await connection.fetchval(
+        "SELECT true FROM personas WHERE id = $1 AND owner_id = $2 FOR KEY SHARE", persona_id, owner_id
+    )
+    if not held:
+        raise NoSuchPersona(str(persona_id))

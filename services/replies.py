@@ -1,0 +1,123 @@
+"""Following one run to its end, for callers that have no socket."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import orjson
+
+from db.ids import MessageId, RunId, SessionId, UserId
+from db.records import MessageRecord, RunRecord
+from db.stores.runs import RunStore
+from services.chat import ChatService, Send
+from services.errors import NotFound
+from services.runs.feed import Frame, Reader
+
+_LOOK_AGAIN = 5.0
+"""Seconds of silence after which to look whether the run is still there: its session may have been deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A finished run with what was asked and, if it got that far, answered."""
+
+    run: RunRecord
+    user_message: MessageRecord
+    message: MessageRecord | None
+
+
+class RunFrames:
+    """The events of one run, in order, to its last."""
+
+    def __init__(self, run: RunRecord, reader: Reader | None, runs: RunStore) -> None:
+        self._run = run
+        self._reader = reader
+        self._runs = runs
+        self._has_ended = False
+
+    async def next(self) -> Sequence[Frame]:
+        """The run's next events, at least one; none once the run's last event was given. Raises `NotFound`."""
+        while self._reader is not None and not self._has_ended:
+            frames = [frame for frame in await self._read(self._reader) if frame.run_id == self._run.id]
+            for position, frame in enumerate(frames, 1):
+                if self._is_last(frame):
+                    return frames[:position]
+            if frames:
+                return frames
+        return ()
+
+    async def reply_end(self) -> None:
+        """Return when the reply is over; what comes after it is not waited for."""
+        while frames := await self.next():
+            if any(frame.type == "assistant_end" for frame in frames):
+                return
+
+    async def _read(self, reader: Reader) -> Sequence[Frame]:
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK_AGAIN):
+                    return await reader.next()
+            except TimeoutError:
+                if await self._runs.get(self._run.id, self._run.session_id, self._run.owner_id) is None:
+                    raise NotFound("The session was deleted.") from None
+
+    def _is_last(self, frame: Frame) -> bool:
+        """A run ends with its post-response work if it succeeded, and with its reply if it did not."""
+        match frame.type:
+            case "assistant_end":
+                self._has_ended = orjson.loads(frame.text)["finish_reason"] in ("interrupted", "error")
+            case "post_response_complete":
+                self._has_ended = True
+            case _:
+                pass
+        return self._has_ended
+
+
+class ReplyService:
+    """Sends messages and waits for what becomes of them."""
+
+    def __init__(self, chat: ChatService, runs: RunStore) -> None:
+        self._chat = chat
+        self._runs = runs
+
+    async def ask(self, owner_id: UserId, session_id: SessionId, send: Send) -> Reply:
+        """Send a message and wait for the end of its reply, however it ends.
+
+        A retry with the same `client_message_id` gets the same reply. Raises what `ChatService.send` raises.
+        """
+        async with self.follow(owner_id, session_id, send) as (run, frames):
+            await frames.reply_end()
+        return await self._reply(owner_id, session_id, run.id)
+
+    @asynccontextmanager
+    async def follow(
+        self, owner_id: UserId, session_id: SessionId, send: Send
+    ) -> AsyncGenerator[tuple[RunRecord, RunFrames], None]:
+        """Send a message and read its run's events from the first. Raises what `ChatService.send` raises.
+
+        Leaving does not stop the run. There are no events of a run that ended so long ago that they are gone.
+        """
+        run = (await self._chat.send(owner_id, session_id, send)).run
+        async with self._chat.attach(owner_id, session_id, after=run.first_seq - 1) as attachment:
+            is_gone = attachment.resync is not None or attachment.position >= run.first_seq
+            yield run, RunFrames(run, None if is_gone else attachment.reader, self._runs)
+
+    async def run(self, owner_id: UserId, session_id: SessionId, run_id: RunId) -> RunRecord:
+        """What is known of a run. Raises `NotFound`."""
+        run = await self._runs.get(run_id, session_id, owner_id)
+        if run is None:
+            raise NotFound("There is no run with that id in this session.")
+        return run
+
+    async def _reply(self, owner_id: UserId, session_id: SessionId, run_id: RunId) -> Reply:
+        run = await self.run(owner_id, session_id, run_id)
+        said = {message.id: message for message in await self._runs.messages_of(run)}
+        question = said.get(run.user_message_id)
+        if question is None:
+            raise NotFound("The session was deleted.")
+        return Reply(run, question, _answer(said, run.reply_message_id))
+
+
+def _answer(said: dict[MessageId, MessageRecord], message_id: MessageId | None) -> MessageRecord | None:
+    return None if message_id is None else said[message_id]

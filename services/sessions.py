@@ -1,0 +1,147 @@
+"""Sessions: chat threads and what their owner sets for them."""
+
+from collections.abc import Mapping
+from typing import Any, TypedDict, Unpack
+
+from db.ids import MessageId, PersonaId, SessionId, UserId, new_id
+from db.records import SessionRecord
+from db.stores.personas import PersonaStore
+from db.stores.sessions import FirstMessage, NoSuchPersona, SessionStore
+from services.chat import ChatService
+from services.context.tokens import TokenCounter
+from services.errors import Conflict, NotFound, StaleVersion
+from services.providers.controls import validate_controls
+from services.providers.registry import Providers
+from services.runs.events import SessionUpdated, encode, timestamp
+from services.runs.journal import Journal
+
+
+class SessionFields(TypedDict, total=False):
+    """What an owner may set of a session, besides its persona. None clears what is not a flag."""
+
+    title: str | None
+    pinned: bool
+    connection: str | None
+    model: str | None
+    controls: Mapping[str, Any] | None
+    metadata: Mapping[str, Any] | None
+
+
+class SessionService:
+    """Keeps the sessions of an owner."""
+
+    def __init__(
+        self,
+        sessions: SessionStore,
+        personas: PersonaStore,
+        tokens: TokenCounter,
+        chat: ChatService,
+        journal: Journal,
+        providers: Providers,
+    ) -> None:
+        self._sessions = sessions
+        self._personas = personas
+        self._tokens = tokens
+        self._chat = chat
+        self._journal = journal
+        self._providers = providers
+
+    async def create(
+        self, owner_id: UserId, *, persona_id: PersonaId | None = None, **fields: Unpack[SessionFields]
+    ) -> SessionRecord:
+        """Begin a session; what its persona says first is its first message.
+
+        Raises `NotFound` for the persona, `UnknownProvider`, `UnknownControl`, `InvalidControl`.
+        """
+        checked = self._checked(fields)
+        first_message = await self._first_message(owner_id, persona_id) if persona_id else None
+        try:
+            return await self._sessions.create(
+                SessionId(new_id()), owner_id, {**checked, "persona_id": persona_id}, first_message
+            )
+        except NoSuchPersona as error:
+            raise _no_persona() from error
+
+    async def get(self, owner_id: UserId, session_id: SessionId) -> SessionRecord:
+        """One session. Raises `NotFound`."""
+        session = await self._sessions.get(session_id, owner_id)
+        if session is None:
+            raise NotFound("There is no session with that id.")
+        return session
+
+    async def list(
+        self, owner_id: UserId, *, persona_id: PersonaId | None, before: SessionId | None, limit: int
+    ) -> tuple[list[SessionRecord], SessionId | None]:
+        """Up to `limit` sessions made before `before`, newest first, and where the next page begins if there is one.
+
+        Raises `NotFound` for a persona that is not the owner's.
+        """
+        if persona_id is not None and await self._personas.get(persona_id, owner_id) is None:
+            raise _no_persona()
+        found = await self._sessions.list(owner_id, persona_id=persona_id, before=before, limit=limit + 1)
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+    async def update(
+        self, owner_id: UserId, session_id: SessionId, changes: Mapping[str, Any], *, version: int | None
+    ) -> SessionRecord:
+        """Change the named fields and tell the session's readers.
+
+        Raises what `create` raises, and `StaleVersion` if `version` is given and old.
+        """
+        checked = self._checked(changes)
+        if not checked:
+            return await self._unchanged(owner_id, session_id, version)
+        event = encode(SessionUpdated(checked), None, timestamp())
+        try:
+            updated = await self._sessions.update(session_id, owner_id, checked, version=version, event=event)
+        except NoSuchPersona as error:
+            raise _no_persona() from error
+        if updated is None:
+            session = await self.get(owner_id, session_id)
+            raise StaleVersion(version=session.version)
+        self._journal.show(session_id, None, updated.last_seq, [event])
+        return updated
+
+    async def delete(self, owner_id: UserId, session_id: SessionId, *, version: int | None) -> None:
+        """Stop what runs in the session and delete it with all that was said. Raises `NotFound`, `StaleVersion`."""
+        await self._unchanged(owner_id, session_id, version)
+        await self._stop(owner_id, session_id)
+        if not await self._sessions.delete(session_id, owner_id, version=version):
+            await self._unchanged(owner_id, session_id, version)
+
+    async def _stop(self, owner_id: UserId, session_id: SessionId) -> None:
+        # Only one run is at work, and what waits behind it goes with the session's rows: whoever performs it
+        # finds its lease gone.
+        try:
+            await self._chat.interrupt(owner_id, session_id, None)
+        except (Conflict, NotFound):
+            return
+
+    async def _unchanged(self, owner_id: UserId, session_id: SessionId, version: int | None) -> SessionRecord:
+        session = await self.get(owner_id, session_id)
+        if version is not None and session.version != version:
+            raise StaleVersion(version=session.version)
+        return session
+
+    async def _first_message(self, owner_id: UserId, persona_id: PersonaId) -> FirstMessage | None:
+        persona = await self._personas.get(persona_id, owner_id)
+        if persona is None:
+            raise _no_persona()
+        if not persona.first_message:
+            return None
+        tokens = await self._tokens.count(persona.first_message)
+        return FirstMessage(MessageId(new_id()), persona.first_message, tokens)
+
+    def _checked(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        checked = dict(fields)
+        if checked.get("connection") is not None:
+            self._providers.get(checked["connection"])
+        if "controls" in checked:
+            checked["controls"] = dict(validate_controls(checked["controls"] or {}))
+        if "metadata" in checked:
+            checked["metadata"] = dict(checked["metadata"] or {})
+        return checked
+
+
+def _no_persona() -> NotFound:
+    return NotFound("There is no persona with that id.", field="persona_id")
