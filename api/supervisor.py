@@ -5,7 +5,8 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -15,6 +16,7 @@ from api.settings import Settings
 from db.binaries import find_binaries
 from db.embedded import EmbeddedPostgres
 from db.migrate import Migration, migrate
+from db.refusals import DatabaseNotReady
 from websocket.transport import guarded
 
 if TYPE_CHECKING:
@@ -39,28 +41,40 @@ async def serve(settings: Settings, create_app: CreateApp, announce: Announce) -
         for one in bound:
             sockets.enter_context(one)
         settings = settings.model_copy(update={"port": bound[0].getsockname()[1]})
-        async with database(settings) as url:
-            await migrate(url)
-            server = _Server(settings, create_app(settings, url), announce)
+        async with database(settings) as at:
+            await migrate(at.url)
+            server = _Server(settings, create_app(settings, at.url), announce)
             stop.server = server
-            await _listen(server, bound)
+            await _serve_while(at.keep_running, server, bound)
 
 
 async def migrate_only(settings: Settings) -> list[Migration]:
     """Bring the database to this version's schema; the steps that were missing."""
-    async with database(settings) as url:
-        return await migrate(url)
+    async with database(settings) as at:
+        return await migrate(at.url)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where the database is, and a coroutine function that keeps it running for as long as it is awaited."""
+
+    url: str
+    keep_running: Callable[[], Coroutine[None, None, None]]
 
 
 @contextlib.asynccontextmanager
-async def database(settings: Settings) -> AsyncGenerator[str, None]:
-    """The address of the database: the operator's, or one of our own that runs as long as this context."""
+async def database(settings: Settings) -> AsyncGenerator[Database, None]:
+    """The operator's database, or one of our own that runs as long as this context."""
     if settings.database_url:
-        yield settings.database_url.get_secret_value()
+        yield Database(settings.database_url.get_secret_value(), keep_running=_somebody_else_does)
         return
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with EmbeddedPostgres(settings.data_dir / "postgres", find_binaries(settings.pg_bin)) as postgres:
-        yield postgres.dsn()
+        yield Database(postgres.dsn(), postgres.keep_running)
+
+
+async def _somebody_else_does() -> None:
+    return
 
 
 class _Stop:
@@ -90,6 +104,27 @@ def _stoppable() -> Generator[_Stop, None, None]:
     finally:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
+
+
+async def _serve_while(
+    keep_running: Callable[[], Coroutine[None, None, None]], server: uvicorn.Server, sockets: list[socket.socket]
+) -> None:
+    """Serve until asked to stop, or until the database is lost for good, which is then raised."""
+
+    async def keep() -> None:
+        try:
+            await keep_running()
+        except DatabaseNotReady:
+            server.should_exit = True
+            raise
+
+    keeper = asyncio.create_task(keep(), name="keep PostgreSQL running")
+    try:
+        await _listen(server, sockets)
+    finally:
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
 
 
 async def _listen(server: uvicorn.Server, sockets: list[socket.socket]) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import ctypes
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import signal
@@ -56,9 +57,13 @@ _LONGEST_SOCKET_PATH = 103  # bytes, on every system that we know
 _ANSWER_SECONDS = 120.0  # a start after a crash replays the log first
 _STOP_SECONDS = 15.0
 _POLL_SECONDS = 0.005
+_WATCH_SECONDS = 0.1
 _LOG_BYTES = 5_000_000
 _PASSED_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
 _PR_SET_PDEATHSIG = 1
+
+
+log = logging.getLogger(__name__)
 
 
 class EmbeddedPostgres:
@@ -122,6 +127,19 @@ class EmbeddedPostgres:
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
+
+    async def keep_running(self) -> None:
+        """Start the server again whenever it ends by itself (killed for memory, say), until cancelled.
+
+        Call it after start(), in the main thread too. Raises ServerDidNotStart when it cannot be started any more.
+        """
+        while self._process:
+            if self._process.poll() is None:
+                await asyncio.sleep(_WATCH_SECONDS)
+                continue
+            log.error("PostgreSQL ended by itself (exit code %s); starting it again", self._process.returncode)
+            await self._stop_orphan()
+            await self._launch_patiently()
 
     # --- the directory --------------------------------------------------------------------------------------------
 

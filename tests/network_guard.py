@@ -16,11 +16,12 @@ class NetworkGuard:
 
     def _watch(self, event: str, arguments: tuple[object, ...]) -> None:
         if event == "socket.connect":
-            self._check(arguments[1])
+            self.check(arguments[1])
         elif event == "socket.getaddrinfo":
-            self._check(arguments[:2])
+            self.check(arguments[:2])
 
-    def _check(self, address: object) -> None:
+    def check(self, address: object) -> None:
+        """Raise PermissionError for an address, as sockets take them, that is elsewhere."""
         if isinstance(address, tuple) and not _is_here(address[0]):
             self.attempts.append(str(address))
             raise PermissionError(f"a test tried to reach {address}")

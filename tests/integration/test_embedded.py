@@ -174,6 +174,30 @@ async def test_acknowledged_rows_survive_a_power_cut(durable_postgres: DurablePo
     assert await query(durable_postgres.url, "select count(*) from ticks") == 50
 
 
+async def test_a_server_that_was_killed_is_started_again_while_somebody_keeps_it_running(
+    directory: Path, postgres_binaries: Binaries
+) -> None:
+    async with EmbeddedPostgres(directory, postgres_binaries) as postgres:
+        await query(postgres.dsn(), "create table kept as select 42 as answer")
+        first = postgres.pid
+        assert first is not None
+        keeper = asyncio.create_task(postgres.keep_running())
+        os.kill(first, signal.SIGKILL)
+        await eventually(lambda: server_process(directory / "data") not in (None, first))
+
+        async def answers() -> bool:
+            try:
+                return await query(postgres.dsn(), "select answer from kept") == 42
+            except (OSError, asyncpg.PostgresError):
+                return False
+
+        await eventually(answers)
+        keeper.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await keeper
+    assert server_process(directory / "data") is None
+
+
 async def test_a_pid_file_that_names_a_stranger_does_not_stop_the_start(
     directory: Path, postgres_binaries: Binaries
 ) -> None:
