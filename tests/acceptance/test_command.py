@@ -85,7 +85,9 @@ async def test_a_signal_ends_everything_with_exit_code_0(data_dir: Path, number:
 
 async def test_a_signal_before_it_is_ready_ends_everything_too(data_dir: Path) -> None:
     with command(data_dir) as running:
-        await eventually(lambda: server_process(data_dir / "postgres" / "data"), seconds=30)
+        # A command that ends instead shall fail this test at once, with what it said.
+        begun = lambda: server_process(data_dir / "postgres" / "data") or running.process.poll() is not None  # noqa: E731
+        await eventually(begun, seconds=30)
         running.process.send_signal(signal.SIGINT)
         said = await running.rest()
 
