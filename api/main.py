@@ -13,12 +13,14 @@ from api.middleware import add_middleware
 from api.routes import chat, routers
 from api.settings import Settings
 from db.ids import LOCAL_OWNER, new_id
+from db.migrate import read_migrations
 from db.pool import Database
 from db.stores.events import EventStore
 from db.stores.messages import MessageStore
 from db.stores.personas import PersonaStore
 from db.stores.replicas import ReplicaStore
 from db.stores.runs import RunStore
+from db.stores.schema import SchemaStore
 from db.stores.sessions import SessionStore
 from db.stores.users import UserStore
 from services.chat import ChatLimits, ChatService
@@ -28,6 +30,7 @@ from services.messages import MessageService
 from services.personas import PersonaService
 from services.providers.base import ProviderTimeouts
 from services.providers.registry import Providers, ProviderSettings
+from services.replies import ReplyService
 from services.runs.engine import RunEngine
 from services.runs.feed import Feeds
 from services.runs.journal import Journal
@@ -44,6 +47,7 @@ class Services:
     sessions: SessionService
     messages: MessageService
     personas: PersonaService
+    replies: ReplyService
     health: HealthService
     providers: Providers
     engine: RunEngine
@@ -56,7 +60,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
-            services = await _open(settings, database_url, stack)
+            services = await open_services(settings, database_url, stack)
             app.state.services = services
             app.state.banner = _banner(services)
             app.state.drain = lambda: _drain(services)
@@ -78,7 +82,8 @@ def service_version() -> str:
         return "0.1.0"
 
 
-async def _open(settings: Settings, database_url: str, stack: AsyncExitStack) -> Services:
+async def open_services(settings: Settings, database_url: str, stack: AsyncExitStack) -> Services:
+    """Everything that routes are given, in the order in which it depends on each other; `stack` closes it."""
     database = await Database.connect(
         database_url, size=settings.limits.pool_size, durable=settings.journal.durable
     )
@@ -91,7 +96,8 @@ async def _open(settings: Settings, database_url: str, stack: AsyncExitStack) ->
     discovery = asyncio.create_task(providers.discover())
     stack.push_async_callback(_cancel, discovery)
 
-    events, runs, sessions = EventStore(database), RunStore(database, lease_seconds=settings.timeouts.lease), SessionStore(database)
+    events, sessions = EventStore(database), SessionStore(database)
+    runs = RunStore(database, lease_seconds=settings.timeouts.lease)
     personas, messages = PersonaStore(database), MessageStore(database)
     feeds = Feeds(events)
     journal = Journal(
@@ -129,10 +135,11 @@ async def _open(settings: Settings, database_url: str, stack: AsyncExitStack) ->
     return Services(
         settings=settings,
         chat=chat,
-        sessions=SessionService(sessions, personas, tokens, chat, journal),
+        sessions=SessionService(sessions, personas, tokens, chat, journal, providers),
         messages=MessageService(messages, chat),
-        personas=PersonaService(personas),
-        health=HealthService(database, engine),
+        personas=PersonaService(personas, providers),
+        replies=ReplyService(chat, runs),
+        health=HealthService(SchemaStore(database), engine, providers, newest_migration=len(read_migrations())),
         providers=providers,
         engine=engine,
         connections=ConnectionManager(chat, _socket_limits(settings)),

@@ -353,7 +353,10 @@ class ChatService:
         """Ask the model and show its answer as it comes."""
         run.emit(AssistantStart(new_id(), casting.persona_id, casting.provider.name, casting.model))
         run.phase = "waiting"
-        agent = Agent(casting.model, prompt, casting.controls, max_turns=self._limits.max_turns)
+        controls = dict(casting.controls)
+        if "max_tokens" in controls:
+            controls["max_tokens"] = min(controls["max_tokens"], window.reserve)
+        agent = Agent(casting.model, prompt, controls, max_turns=self._limits.max_turns)
         messages = [ChatMessage(role, content) for role, content in as_model_messages(window)]
         return await Runner(casting.provider).run(agent, messages, run)
 

@@ -11,6 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from db.ids import new_id
 
 GOING_AWAY = 1001
+TRY_AGAIN = 1013
 MALFORMED = 4400
 NOT_AUTHENTICATED = 4401
 FOREIGN_ORIGIN = 4403

@@ -16,7 +16,8 @@ from db.errors import DatabaseError
 from db.ids import PersonaId, RunId, SessionId, UserId
 from services.chat import Attachment, ChatService, Send
 from services.errors import ColloquyError, InvalidRequest, NotFound, TooManyRequests, Unavailable
-from websocket.connection import GOING_AWAY, NOT_FOUND, SLOW_READER, TOO_MANY, Connection, refuse
+from services.runs.feed import JournalGone, PastIsGone
+from websocket.connection import GOING_AWAY, NOT_FOUND, SLOW_READER, TOO_MANY, TRY_AGAIN, Connection, refuse
 from websocket.frames import (
     CLIENT_FRAME,
     AuthenticateFrame,
@@ -77,7 +78,7 @@ class ConnectionManager:
             except NotFound:
                 await refuse(socket, NOT_FOUND, "no such session")
             except DatabaseError:
-                await refuse(socket, 1013, "the database cannot be reached just now")
+                await refuse(socket, TRY_AGAIN, "the database cannot be reached just now")
 
     @contextmanager
     def admit(self, socket: WebSocket, owner_id: UserId) -> Generator[Connection | None, None, None]:
@@ -164,10 +165,16 @@ class SessionChannel:
         await self._connection.run(self._relay(attachment), self._read())
 
     async def _relay(self, attachment: Attachment) -> None:
-        while True:
-            for frame in await attachment.reader.next():
-                self._connection.push(frame.text)
-            await self._connection.room()
+        try:
+            while True:
+                for frame in await attachment.reader.next():
+                    self._connection.push(frame.text)
+                await self._connection.room()
+        except JournalGone:
+            self._connection.close(NOT_FOUND, "the session was deleted")
+        except (DatabaseError, PastIsGone):
+            # The socket is only a reader: the client comes back to where it was, or is told that it cannot.
+            self._connection.close(TRY_AGAIN, "your events cannot be read just now")
 
     async def _read(self) -> None:
         while True:

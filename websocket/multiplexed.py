@@ -15,7 +15,7 @@ from db.ids import PersonaId, RunId, SessionId, UserId
 from db.records import RunRecord
 from services.chat import ChatService, Send
 from services.errors import CallerError, ColloquyError, InvalidRequest, NotFound, NothingRunning, Unavailable
-from services.runs.feed import Frame
+from services.runs.feed import Frame, JournalGone, PastIsGone
 from services.sessions import SessionService
 from websocket.connection import SLOW_READER, TOO_MANY, Connection, refuse
 from websocket.manager import (
@@ -285,7 +285,9 @@ class MultiplexedChannel:
                     if frame := in_dialect(event, run.session_id):
                         self._push(*frame)
                     await self._connection.room()
-        except (NotFound, DatabaseError):
+        except (NotFound, JournalGone):
+            self._push_error(NotFound("The conversation was deleted."), chat_session_id=str(run.id))
+        except (DatabaseError, PastIsGone):
             self._push_error(Unavailable(), chat_session_id=str(run.id))
 
     @asynccontextmanager

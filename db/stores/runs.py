@@ -211,7 +211,7 @@ class RunStore:
             event.body,
             new.owner_id,
         )
-        assert row is not None  # noqa: S101 - INSERT … RETURNING of one row
+        assert row is not None
         return record(RunRecord, row), row["fence"]
 
     async def finish(self, claimed: Claimed, ending: Ending, *, take_next: bool) -> Ended | None:
@@ -225,7 +225,7 @@ class RunStore:
         async with self._database.transaction() as connection:
             head = await _lock_journal(connection, run.session_id)
             if head is None or head["fence"] != lease.fence or head["run_id"] != run.id:
-                return await self._finished_before(connection, claimed)
+                return await self._finished_before(connection, claimed, len(ending.events))
             first_seq = head["last_seq"] + 1
             last_seq = head["last_seq"] + len(ending.events)
             await connection.execute(
@@ -259,10 +259,12 @@ class RunStore:
             following = await self._start_next(connection, run.session_id, lease, last_seq, take=take_next)
         return Ended(first_seq, following)
 
-    async def _finished_before(self, connection: "PooledConnection", claimed: Claimed) -> Ended | None:
+    async def _finished_before(
+        self, connection: "PooledConnection", claimed: Claimed, count: int
+    ) -> Ended | None:
         row = await connection.fetchrow(
             """
-            SELECT j.fence, n.* FROM runs r
+            SELECT j.fence, r.last_seq - $4 + 1 AS ending_seq, n.* FROM runs r
             JOIN journals j ON j.session_id = r.session_id
             LEFT JOIN runs n ON n.id = j.run_id AND j.replica_id = $2 AND j.fence = $3 + 1
             WHERE r.id = $1 AND r.state = 'finished'
@@ -270,13 +272,14 @@ class RunStore:
             claimed.run.id,
             claimed.lease.replica_id,
             claimed.lease.fence,
+            count,
         )
         if row is None:
             return None
         if row["id"] is None:
-            return Ended(claimed.run.first_seq, None)
+            return Ended(row["ending_seq"], None)
         following = Claimed(record(RunRecord, row), Lease(claimed.lease.replica_id, row["fence"]))
-        return Ended(claimed.run.first_seq, following)
+        return Ended(row["ending_seq"], following)
 
     async def _start_next(
         self, connection: "PooledConnection", session_id: SessionId, lease: Lease, last_seq: int, *, take: bool

@@ -29,14 +29,23 @@ class Frame:
     text: str
 
 
+class JournalGone(Exception):
+    """The session was deleted, and its journal with it."""
+
+
+class PastIsGone(Exception):
+    """The events that come next were dropped after their time: the reader has to begin anew."""
+
+
 class Feed:
     """The newest frames of one session."""
 
-    __slots__ = ("_characters", "_frames", "newest", "readers", "session_id")
+    __slots__ = ("_characters", "_frames", "is_gone", "newest", "readers", "session_id")
 
     def __init__(self, session_id: SessionId) -> None:
         self.session_id = session_id
         self.newest = 0
+        self.is_gone = False
         self.readers: set[Reader] = set()
         self._frames: list[Frame] = []
         self._characters = 0
@@ -60,6 +69,12 @@ class Feed:
         self.newest = newest
         for reader in tuple(self.readers):
             reader.wake(characters)
+
+    def end(self) -> None:
+        """Wake the readers for the last time: there is no journal any more."""
+        self.is_gone = True
+        for reader in tuple(self.readers):
+            reader.wake(0)
 
     def cached_after(self, position: int) -> Sequence[Frame] | None:
         """The frames after `position`; None if they are not in memory any more."""
@@ -99,8 +114,10 @@ class Reader:
         self._backlog_limit, self._on_backlog = characters, exceeded
 
     async def next(self) -> Sequence[Frame]:
-        """The events after `position`, at least one, waiting for it if need be."""
+        """The events after `position`, waiting for one if need be. Raises `JournalGone` and `PastIsGone`."""
         while self._feed.newest <= self.position:
+            if self._feed.is_gone:
+                raise JournalGone
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -110,8 +127,7 @@ class Reader:
         frames = self._feed.cached_after(self.position)
         if frames is None:
             frames = await self._read_rows()
-        if frames:
-            self.position = frames[-1].seq
+        self.position = frames[-1].seq
         return frames
 
     def wake(self, characters: int) -> None:
@@ -125,8 +141,9 @@ class Reader:
     async def _read_rows(self) -> Sequence[Frame]:
         rows = await self._store.after(self._feed.session_id, self.position, limit=_PAGE)
         if not rows:
-            # The rows are gone (session deleted): do not ask again until something new happens.
-            self.position = self._feed.newest
+            raise JournalGone
+        if rows[0].seq != self.position + 1:
+            raise PastIsGone
         return [Frame(row.seq, row.type, row.run_id, frame_text(row.type, row.seq, row.body)) for row in rows]
 
 
@@ -150,8 +167,8 @@ class Feeds:
             yield reader
         finally:
             feed.readers.discard(reader)
-            if not feed.readers:
-                self._feeds.pop(session_id, None)
+            if not feed.readers and self._feeds.get(session_id) is feed:
+                del self._feeds[session_id]
 
     def publish(self, session_id: SessionId, frames: Sequence[Frame]) -> None:
         """Show committed frames to the session's readers here."""
@@ -163,12 +180,21 @@ class Feeds:
         if feed := self._feeds.get(session_id):
             feed.advance(newest)
 
+    def end(self, session_id: SessionId) -> None:
+        """Tell the session's readers that it was deleted."""
+        if feed := self._feeds.pop(session_id, None):
+            feed.end()
+
     def watched(self) -> list[SessionId]:
         """The sessions that somebody here reads."""
         return list(self._feeds)
 
     async def catch_up(self, session_ids: Iterable[SessionId]) -> None:
         """Look whether those journals have gone on: for when a wake-up was lost."""
-        newest = await self._store.last_seqs(list(session_ids))
-        for session_id, seq in newest.items():
-            self.advance(session_id, seq)
+        asked = list(session_ids)
+        newest = await self._store.last_seqs(asked)
+        for session_id in asked:
+            if session_id in newest:
+                self.advance(session_id, newest[session_id])
+            else:
+                self.end(session_id)

@@ -170,6 +170,10 @@ class Journal:
             self._unannounced[session_id] = frames[-1].seq
             self._has_unannounced.set()
 
+    def end(self, session_id: SessionId) -> None:
+        """Tell the readers here that the session was deleted; those of other replicas find out by looking."""
+        self._feeds.end(session_id)
+
     async def write(self) -> None:
         """Flush whatever gathers, for ever. The task that runs this is the only one that flushes."""
         while True:
