@@ -55,7 +55,7 @@ class Retries:
             return asked
         slower = 4 if isinstance(error, ProviderRateLimited) else 1
         # Full jitter from a half upwards: many sessions that fail together must not come back together.
-        return self.first_delay * slower * 2**number * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        return self.first_delay * slower * 2**number * random.uniform(0.5, 1.0)
 
 
 def _may_help(error: ProviderError) -> bool:

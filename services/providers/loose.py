@@ -11,7 +11,7 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 def count(value: Any) -> int:
     """`value` if it is a number of tokens, else 0."""
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def words(value: Any) -> str:

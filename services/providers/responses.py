@@ -87,9 +87,10 @@ class Responses:
     def _items(self, message: ModelMessage) -> Sequence[Any]:
         match message:
             case ChatMessage(role=role, content=content):
-                return ({"role": role, "content": content},)
+                # Some servers do not guess the kind of an item from its fields, so it is always named.
+                return ({"type": "message", "role": role, "content": content},)
             case ToolCallMessage(content=content, calls=calls):
-                said = ({"role": "assistant", "content": content},) if content else ()
+                said = ({"type": "message", "role": "assistant", "content": content},) if content else ()
                 sealed = next((self._sealed[call.id] for call in calls if call.id in self._sealed), ())
                 return (*sealed, *said, *map(_call, calls))
             case ToolResultMessage(call_id=id, content=content):
@@ -137,7 +138,7 @@ class ResponsesReader:
             known = {"id": words(item.get("call_id")), "name": words(item.get("name"))}
             self.reply.replace_call(_key(event, item), **known, arguments=item.get("arguments"))
             self._call_ids.append(known["id"])
-        elif item.get("type") == "reasoning" and item.get("encrypted_content"):
+        elif event["type"] == "response.output_item.done" and item.get("encrypted_content"):
             self._sealed.append(item)
 
     def _end(self, event: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 Imported only by the modules that import a client.
 """
 
+import errno
 import socket
 from collections.abc import Callable, Iterator
 
@@ -56,7 +57,7 @@ def guarded_session(allows_ip: Callable[[str], bool], max_connections: int) -> C
     def make_socket(address: _Address) -> socket.socket:
         family, kind, protocol, _, target = address
         if not allows_ip(str(target[0])):
-            raise PermissionError("this address is not allowed")
+            raise PermissionError(errno.EACCES, "this address is not allowed")
         return socket.socket(family, kind, protocol)
 
     def session() -> aiohttp.ClientSession:

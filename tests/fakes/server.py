@@ -35,11 +35,13 @@ EndedBy = Literal["server", "client"]
 class Recorded:
     """One request that came in, and what became of it."""
 
-    def __init__(self, path: str, headers: Mapping[str, str], body: Any) -> None:
+    def __init__(self, request: web.Request, body: Any) -> None:
         self.at = monotonic()
-        self.path = path
-        self.headers = headers
+        self.path = request.path_qs
+        self.headers: Mapping[str, str] = request.headers
         self.body = body
+        self.peer: object = request.transport and request.transport.get_extra_info("peername")
+        """The client's address and port: the same for requests over one connection."""
         self.sent = 0
         """Pieces of text sent so far."""
         self.ended_by: EndedBy | None = None
@@ -115,6 +117,17 @@ class FakeServer:
             await self._came.wait_for(lambda: len(self.requests) > index)
         return self.requests[index]
 
+    async def drop_idle_connections(self) -> None:
+        """Close every connection, as a server does that has waited long enough; returns when all are closed."""
+        assert self._runner
+        assert self._runner.server
+        for connection in list(self._runner.server.connections):
+            if connection.transport:
+                connection.transport.close()
+        async with asyncio.timeout(5):
+            while self._runner.server.connections:
+                await asyncio.sleep(0)
+
     @property
     def root(self) -> str:
         """`http://127.0.0.1:port`"""
@@ -143,13 +156,13 @@ class FakeServer:
 
     async def look_up(self, request: web.Request) -> Recorded:
         """Record a request that is not for an answer."""
-        recorded = Recorded(request.path_qs, request.headers, await _json(request))
+        recorded = Recorded(request, await _json(request))
         self.lookups.append(recorded)
         return recorded
 
     async def answer(self, request: web.Request, exchange_for: Callable[[Recorded], Exchange]) -> web.StreamResponse:
         """Record a request for an answer and go by its script."""
-        recorded = Recorded(request.path_qs, request.headers, await _json(request))
+        recorded = Recorded(request, await _json(request))
         script = self._scripts.popleft() if self._scripts else self.otherwise
         async with self._came:
             self.requests.append(recorded)
