@@ -30,8 +30,8 @@ setup: $(DEV) ## Make .venv with everything, from the locks
 run: $(RUNTIME) ## Start Colloquy on http://127.0.0.1:8000 (Ctrl-C stops it)
 	@exec $(PY) -m api
 
-chat: $(RUNTIME) ## Talk to a running Colloquy from the terminal
-	@exec $(PY) -m api.chat
+chat: $(RUNTIME) ## Talk to a running Colloquy from the terminal; ARGS="--persona NAME" chooses who answers
+	@exec $(PY) -m terminal $(ARGS)
 
 migrate: $(RUNTIME) ## Bring the database to this version's schema and exit
 	@$(PY) -m api migrate

@@ -1,0 +1,195 @@
+"""The conversation: a line in, a reply out, until one side leaves."""
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from terminal.client import Away, ChatClient, Differs, Event
+from terminal.errors import CannotChat
+from terminal.lines import Lines
+from terminal.screen import Screen
+from terminal.service import Service
+
+HELP = """\
+/new      begin a new session
+/history  show what was said
+/quit     leave (Ctrl-D and Ctrl-C do too)
+/help     show this
+Ctrl-C stops a running reply; a second one leaves."""
+
+_SHOWN_AT_START = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How to begin a session, and what every message asks for in a session that was begun elsewhere."""
+
+    for_session: Mapping[str, str] = field(default_factory=dict[str, str])
+    for_message: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Talk:
+    """One person, or one script, at one terminal."""
+
+    def __init__(self, service: Service, lines: Lines, screen: Screen, wishes: Wishes, *, is_prompting: bool) -> None:
+        self._service = service
+        self._lines = lines
+        self._screen = screen
+        self._wishes = wishes
+        self._is_prompting = is_prompting
+        self._chat: ChatClient | None = None
+        self._is_reading = False
+        self._is_offline = False
+        self.failures = 0
+        """Messages that got no reply, or not all of it, because something failed."""
+
+    async def run(self, session_id: str | None) -> None:
+        """Talk until the lines end or the person leaves. Raises `CannotChat`; a second Ctrl-C cancels it."""
+        fields: Mapping[str, str] = self._wishes.for_message if session_id else {}
+        async with self._ctrl_c():
+            following: str | None = session_id or await self._begin()
+            while following is not None:
+                following = await self._talk_in(following, fields)
+                fields = {}
+
+    async def _begin(self) -> str:
+        return await self._service.new_session(self._wishes.for_session)
+
+    async def _talk_in(self, session_id: str, fields: Mapping[str, str]) -> str | None:
+        """Talk in one session; the session to go on with, or None to leave."""
+        history = await self._service.history(session_id, limit=_SHOWN_AT_START)
+        if self._is_prompting:
+            self._screen.notice(f"session {session_id}; /help lists the commands")
+            self._screen.messages(history.messages)
+        async with ChatClient(self._service.address, session_id, history.position, fields=fields) as chat:
+            self._chat = chat
+            await self._follow(chat, session_id)
+            while (line := await self._next_line()) is not None:
+                match line.strip():
+                    case "":
+                        continue
+                    case "/quit":
+                        return None
+                    case "/new":
+                        if following := await self._try_to_begin():
+                            return following
+                    case "/history":
+                        await self._show_history(session_id)
+                    case "/help":
+                        self._screen.line(HELP)
+                    case _:
+                        await chat.send(line)
+                        await self._follow(chat, session_id)
+        return None
+
+    async def _next_line(self) -> str | None:
+        if self._is_prompting:
+            self._screen.prompt()
+        self._is_reading = True
+        try:
+            return await self._lines.next()
+        finally:
+            self._is_reading = False
+
+    # --- the reply -------------------------------------------------------------------------------------------------
+
+    async def _follow(self, chat: ChatClient, session_id: str) -> None:
+        """Show what happens until the reply has ended."""
+        while chat.is_waiting:
+            match await anext(chat):
+                case Away():
+                    self._say_that_it_is_away()
+                case Differs(run_id=run_id):
+                    await self._show_stored(session_id, run_id)
+                case event:
+                    self._show(chat, event)
+
+    def _show(self, chat: ChatClient, event: Event) -> None:
+        match event:
+            case {"type": "session_start"}:
+                self._say_that_it_is_back()
+            case {"type": "server_shutdown"}:
+                self._say_that_it_is_away()
+            case {"type": "resync"}:
+                self._screen.notice("what happened meanwhile cannot be told in order; /history shows what is stored")
+            case {"type": "error", "code": "nothing_running", **rest} if rest.get("run_id") is None:
+                pass  # it had ended by itself just before it was stopped
+            case {"run_id": str(run_id)} if not chat.is_ours(run_id):
+                if event["type"] == "message_accepted":
+                    self._screen.notice("somebody else wrote in this session")
+            case _:
+                self._count(event)
+                self._screen.show(event)
+
+    def _count(self, event: Event) -> None:
+        match event:
+            case {"type": "error", "code": str(code)} if code != "shutting_down":
+                self.failures += 1
+            case {"type": "interrupted", "by": str(by)} if by != "user":
+                self.failures += 1
+            case _:
+                pass
+
+    async def _show_stored(self, session_id: str, run_id: str) -> None:
+        try:
+            text = await self._service.reply(session_id, run_id)
+        except CannotChat as problem:
+            self._screen.notice(f"the reply is not shown whole, and could not be read again: {problem}")
+            return
+        self._screen.notice("the reply is not shown whole; this is what is stored:")
+        self._screen.line("(nothing)" if text is None else text)
+
+    def _say_that_it_is_away(self) -> None:
+        if not self._is_offline:
+            self._screen.notice("the connection is lost; trying to get it back (Ctrl-C twice leaves)")
+        self._is_offline = True
+
+    def _say_that_it_is_back(self) -> None:
+        if self._is_offline:
+            self._screen.notice("connected again")
+        self._is_offline = False
+
+    # --- commands --------------------------------------------------------------------------------------------------
+
+    async def _try_to_begin(self) -> str | None:
+        try:
+            return await self._begin()
+        except CannotChat as problem:
+            self._screen.notice(str(problem))
+            return None
+
+    async def _show_history(self, session_id: str) -> None:
+        try:
+            history = await self._service.history(session_id)
+        except CannotChat as problem:
+            self._screen.notice(str(problem))
+            return
+        if not history.is_whole:
+            self._screen.notice("older messages are not shown")
+        self._screen.messages(history.messages)
+
+    # --- Ctrl-C ----------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _ctrl_c(self) -> AsyncGenerator[None, None]:
+        """Inside, Ctrl-C ends the lines while one is awaited, stops a reply that runs, and otherwise leaves."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        stops: set[asyncio.Task[None]] = set()
+
+        def act() -> None:
+            if self._is_reading:
+                self._lines.end()
+            elif self._chat and self._chat.can_stop:
+                stops.add(asyncio.create_task(self._chat.interrupt()))
+            else:
+                task.cancel()
+
+        loop.add_signal_handler(signal.SIGINT, act)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+            await asyncio.gather(*stops)
