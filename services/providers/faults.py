@@ -19,6 +19,7 @@ from services.providers.loose import mapping, words
 from services.providers.text import clean_text
 
 _LONGEST_QUOTE = 300
+_SHORTEST_SECRET = 8
 
 _CONTEXT_CODES = {"context_length_exceeded", "exceed_context_size_error", "context_window_exceeded"}
 _CONTEXT_WORDS = re.compile(
@@ -79,7 +80,8 @@ class Complaints:
             return "it answered with an HTML page; is the address right?"
         text = text[:20_000]
         for secret in self.secrets:
-            if secret:
+            # Local servers get keys like "ollama", which are words before they are secrets.
+            if len(secret) >= _SHORTEST_SECRET:
                 text = text.replace(secret, "[key]")
         text = " ".join(clean_text(_SECRETS.sub("[key]", text)).split())
         return text if len(text) <= _LONGEST_QUOTE else f"{text[: _LONGEST_QUOTE - 1]}…"

@@ -1,7 +1,8 @@
 """Every provider with a real server behind it, so that one suite can ask all of them the same."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,21 +35,36 @@ class Peer:
         return self.providers[-1]
 
 
-def _openai(fake: OpenAIFake, **options: Any) -> Provider:
-    return OpenAIProvider(OpenAIAddress("sk-secret-key", fake.url), **options)
+def _openai(fake: OpenAIFake, address: str = "", **options: Any) -> Provider:
+    return OpenAIProvider(OpenAIAddress("sk-secret-key", address or fake.url), **options)
 
 
-def _responses(fake: OpenAIFake, **options: Any) -> Provider:
-    return OpenAIProvider(OpenAIAddress("sk-secret-key", fake.url), api="responses", **options)
+def _responses(fake: OpenAIFake, address: str = "", **options: Any) -> Provider:
+    return OpenAIProvider(OpenAIAddress("sk-secret-key", address or fake.url), api="responses", **options)
 
 
-def _azure(fake: OpenAIFake, **options: Any) -> Provider:
-    azure = Azure(fake.root, "2025-03-01-preview")
+def _azure(fake: OpenAIFake, address: str = "", **options: Any) -> Provider:
+    azure = Azure(address or fake.root, "2025-03-01-preview")
     return OpenAIProvider(OpenAIAddress("sk-secret-key", azure=azure), name="azure", **options)
 
 
-def _ollama(fake: OllamaFake, **options: Any) -> Provider:
-    return OllamaProvider(fake.url, **{"api_key": "sk-secret-key", **options})
+def _ollama(fake: OllamaFake, address: str = "", **options: Any) -> Provider:
+    return OllamaProvider(address or fake.url, **{"api_key": "sk-secret-key", **options})
+
+
+@contextmanager
+def full_backlog() -> Generator[str, None, None]:
+    """An address at which a server listens but accepts nobody any more: connecting hangs."""
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        host, port = listener.getsockname()
+        for _ in range(4):
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((host, port))
+        yield f"http://{host}:{port}"
 
 
 _KINDS: dict[str, tuple[type[FakeServer], Callable[..., Provider]]] = {

@@ -51,7 +51,7 @@ from tests.fakes.script import (
     Wait,
 )
 from tests.fakes.script import Finish as FinishStep
-from tests.unit.providers.conftest import Peer, answer, ask, joined, watch
+from tests.unit.providers.conftest import Peer, answer, ask, full_backlog, joined, watch
 
 TOOL = ToolSpec("add", "Adds.", {"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {}}}}})
 
@@ -282,6 +282,14 @@ async def test_null_fields_are_as_good_as_missing_ones(peer: Peer) -> None:
 QUICK = ProviderTimeouts(connect=5.0, first_token=0.15, between_tokens=0.1)
 
 
+async def test_a_server_that_cannot_be_connected_to_is_given_up(peer: Peer) -> None:
+    with full_backlog() as address:
+        provider = peer.provider(address=address, timeouts=ProviderTimeouts(connect=0.1, first_token=30))
+        await provider.warm()
+        with pytest.raises(ProviderTimeout, match="connected"):
+            await asyncio.wait_for(answer(provider), 10)
+
+
 @pytest.mark.parametrize("steps", [(Hang(),), (Headers(), Hang())])
 async def test_a_server_that_never_begins_is_given_up(peer: Peer, steps: tuple[Step, ...]) -> None:
     provider = peer.provider(timeouts=QUICK)
@@ -378,6 +386,20 @@ async def test_hundreds_of_streams_run_at_once(peer: Peer) -> None:
     await peer.fake.request(149, timeout=30)
     gate.set()
     assert {joined(events) for events in await asyncio.gather(*tasks)} == {"ab"}
+
+
+async def test_hundreds_of_streams_are_left_at_once(peer: Peer) -> None:
+    provider = peer.provider()
+    for _ in range(200):
+        peer.fake.script(Text("a"), Hang())
+    tasks = [asyncio.create_task(answer(provider)) for _ in range(200)]
+    await peer.fake.request(199, timeout=30)
+    cancelled = time.monotonic()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    closed = await asyncio.wait_for(asyncio.gather(*(request.closed for request in peer.fake.requests)), 10)
+    assert max(closed) - cancelled < 2
 
 
 # --- models ---------------------------------------------------------------------------------------------------

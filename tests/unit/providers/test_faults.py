@@ -16,7 +16,7 @@ from services.errors import (
 )
 from services.providers.faults import Complaint, Complaints, complaint_in, seconds_to_wait
 
-COMPLAINTS = Complaints("openai", secrets=("very-secret", ""))
+COMPLAINTS = Complaints("openai", secrets=("very-secret", "", "ollama"))
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,10 @@ def test_keys_are_never_quoted(text: str) -> None:
     assert "[key]" in message
     for secret in ("very-secret", "abcdef", "wxyz", "abc.def"):
         assert secret not in message
+
+
+def test_a_word_that_serves_as_a_key_stays_a_word() -> None:
+    assert "is ollama running?" in COMPLAINTS.fault(Complaint("is ollama running?", 500)).message
 
 
 def test_a_long_complaint_is_cut_and_put_on_one_line() -> None:
