@@ -1,6 +1,5 @@
 """Following one run to its end, for callers that have no socket."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,11 +10,8 @@ from db.ids import MessageId, RunId, SessionId, UserId
 from db.records import MessageRecord, RunRecord
 from db.stores.runs import RunStore
 from services.chat import ChatService, Send
-from services.errors import NotFound
-from services.runs.feed import Frame, Reader
-
-_LOOK_AGAIN = 5.0
-"""Seconds of silence after which to look whether the run is still there: its session may have been deleted."""
+from services.errors import NotFound, Unavailable
+from services.runs.feed import Frame, JournalGone, PastIsGone, Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +26,17 @@ class Reply:
 class RunFrames:
     """The events of one run, in order, to its last."""
 
-    def __init__(self, run: RunRecord, reader: Reader | None, runs: RunStore) -> None:
+    def __init__(self, run: RunRecord, reader: Reader | None) -> None:
         self._run = run
         self._reader = reader
-        self._runs = runs
+        self._reply_is_over = False
         self._has_ended = False
 
     async def next(self) -> Sequence[Frame]:
-        """The run's next events, at least one; none once the run's last event was given. Raises `NotFound`."""
+        """The run's next events, at least one; none once the run's last event was given.
+
+        Raises `NotFound` if the session is deleted meanwhile.
+        """
         while self._reader is not None and not self._has_ended:
             frames = [frame for frame in await self._read(self._reader) if frame.run_id == self._run.id]
             for position, frame in enumerate(frames, 1):
@@ -54,19 +53,21 @@ class RunFrames:
                 return
 
     async def _read(self, reader: Reader) -> Sequence[Frame]:
-        while True:
-            try:
-                async with asyncio.timeout(_LOOK_AGAIN):
-                    return await reader.next()
-            except TimeoutError:
-                if await self._runs.get(self._run.id, self._run.session_id, self._run.owner_id) is None:
-                    raise NotFound("The session was deleted.") from None
+        try:
+            return await reader.next()
+        except JournalGone as error:
+            raise NotFound("The session was deleted.") from error
+        except PastIsGone as error:
+            raise Unavailable("The reply's events were dropped after their time.") from error
 
     def _is_last(self, frame: Frame) -> bool:
-        """A run ends with its post-response work if it succeeded, and with its reply if it did not."""
+        """A run ends with its post-response work, done or interrupted, or with a reply that did not succeed."""
         match frame.type:
             case "assistant_end":
+                self._reply_is_over = True
                 self._has_ended = orjson.loads(frame.text)["finish_reason"] in ("interrupted", "error")
+            case "interrupted":
+                self._has_ended = self._reply_is_over
             case "post_response_complete":
                 self._has_ended = True
             case _:
@@ -101,7 +102,7 @@ class ReplyService:
         run = (await self._chat.send(owner_id, session_id, send)).run
         async with self._chat.attach(owner_id, session_id, after=run.first_seq - 1) as attachment:
             is_gone = attachment.resync is not None or attachment.position >= run.first_seq
-            yield run, RunFrames(run, None if is_gone else attachment.reader, self._runs)
+            yield run, RunFrames(run, None if is_gone else attachment.reader)
 
     async def run(self, owner_id: UserId, session_id: SessionId, run_id: RunId) -> RunRecord:
         """What is known of a run. Raises `NotFound`."""

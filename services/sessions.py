@@ -1,7 +1,7 @@
 """Sessions: chat threads and what their owner sets for them."""
 
 from collections.abc import Mapping
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from db.ids import MessageId, PersonaId, SessionId, UserId, new_id
 from db.records import SessionRecord
@@ -14,17 +14,6 @@ from services.providers.controls import validate_controls
 from services.providers.registry import Providers
 from services.runs.events import SessionUpdated, encode, timestamp
 from services.runs.journal import Journal
-
-
-class SessionFields(TypedDict, total=False):
-    """What an owner may set of a session, besides its persona. None clears what is not a flag."""
-
-    title: str | None
-    pinned: bool
-    connection: str | None
-    model: str | None
-    controls: Mapping[str, Any] | None
-    metadata: Mapping[str, Any] | None
 
 
 class SessionService:
@@ -46,19 +35,17 @@ class SessionService:
         self._journal = journal
         self._providers = providers
 
-    async def create(
-        self, owner_id: UserId, *, persona_id: PersonaId | None = None, **fields: Unpack[SessionFields]
-    ) -> SessionRecord:
+    async def create(self, owner_id: UserId, **fields: Any) -> SessionRecord:
         """Begin a session; what its persona says first is its first message.
 
-        Raises `NotFound` for the persona, `UnknownProvider`, `UnknownControl`, `InvalidControl`.
+        `fields` are the record's own, any may be left out. Raises `NotFound` for the persona, `UnknownProvider`,
+        `UnknownControl`, `InvalidControl`.
         """
         checked = self._checked(fields)
+        persona_id: PersonaId | None = checked.get("persona_id")
         first_message = await self._first_message(owner_id, persona_id) if persona_id else None
         try:
-            return await self._sessions.create(
-                SessionId(new_id()), owner_id, {**checked, "persona_id": persona_id}, first_message
-            )
+            return await self._sessions.create(SessionId(new_id()), owner_id, checked, first_message)
         except NoSuchPersona as error:
             raise _no_persona() from error
 
@@ -108,6 +95,7 @@ class SessionService:
         await self._stop(owner_id, session_id)
         if not await self._sessions.delete(session_id, owner_id, version=version):
             await self._unchanged(owner_id, session_id, version)
+        self._journal.end(session_id)
 
     async def _stop(self, owner_id: UserId, session_id: SessionId) -> None:
         # Only one run is at work, and what waits behind it goes with the session's rows: whoever performs it

@@ -23,17 +23,18 @@ class PersonaStore:
                 INSERT INTO personas
                     (id, owner_id, name, slug, description, template, mode, first_message, connection, model,
                      controls, is_active)
-                VALUES ($1, $2, $3 ->> 'name', $3 ->> 'slug', coalesce($3 ->> 'description', ''),
-                        coalesce($3 ->> 'template', ''), coalesce($3 ->> 'mode', 'reactive'), $3 ->> 'first_message',
-                        $3 ->> 'connection', $3 ->> 'model', coalesce($3 -> 'controls', '{}'),
-                        coalesce(($3 ->> 'is_active')::boolean, true))
+                SELECT $1, $2, given ->> 'name', given ->> 'slug', coalesce(given ->> 'description', ''),
+                       coalesce(given ->> 'template', ''), coalesce(given ->> 'mode', 'reactive'),
+                       given ->> 'first_message', given ->> 'connection', given ->> 'model',
+                       coalesce(given -> 'controls', '{}'), coalesce((given ->> 'is_active')::boolean, true)
+                FROM (SELECT $3::jsonb) AS _ (given)
                 RETURNING *
                 """,
                 persona_id,
                 owner_id,
                 fields,
             )
-        assert row is not None  # noqa: S101 - INSERT … RETURNING of one row
+        assert row is not None
         return record(PersonaRecord, row)
 
     async def get(self, persona_id: PersonaId, owner_id: UserId) -> PersonaRecord | None:
@@ -54,7 +55,7 @@ class PersonaStore:
         before: PersonaId | None,
         limit: int,
     ) -> list[PersonaRecord]:
-        """The owner's personas, newest first, those made before `before`; `q` is looked for in names and descriptions."""
+        """The owner's personas made before `before`, newest first; `q` is looked for in names and descriptions."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """
@@ -83,19 +84,21 @@ class PersonaStore:
             row = await connection.fetchrow(
                 """
                 UPDATE personas SET
-                    name = coalesce($4 ->> 'name', name),
-                    slug = coalesce($4 ->> 'slug', slug),
-                    description = coalesce($4 ->> 'description', description),
-                    template = coalesce($4 ->> 'template', template),
-                    mode = coalesce($4 ->> 'mode', mode),
-                    first_message = CASE WHEN $4 ? 'first_message' THEN $4 ->> 'first_message' ELSE first_message END,
-                    connection = CASE WHEN $4 ? 'connection' THEN $4 ->> 'connection' ELSE connection END,
-                    model = CASE WHEN $4 ? 'model' THEN $4 ->> 'model' ELSE model END,
-                    controls = coalesce($4 -> 'controls', controls),
-                    is_active = coalesce(($4 ->> 'is_active')::boolean, is_active),
+                    name = coalesce(given ->> 'name', name),
+                    slug = coalesce(given ->> 'slug', slug),
+                    description = coalesce(given ->> 'description', description),
+                    template = coalesce(given ->> 'template', template),
+                    mode = coalesce(given ->> 'mode', mode),
+                    first_message = CASE WHEN given ? 'first_message' THEN given ->> 'first_message'
+                                         ELSE first_message END,
+                    connection = CASE WHEN given ? 'connection' THEN given ->> 'connection' ELSE connection END,
+                    model = CASE WHEN given ? 'model' THEN given ->> 'model' ELSE model END,
+                    controls = coalesce(given -> 'controls', controls),
+                    is_active = coalesce((given ->> 'is_active')::boolean, is_active),
                     version = version + 1, updated_at = now()
+                FROM (SELECT $4::jsonb) AS _ (given)
                 WHERE id = $1 AND owner_id = $2 AND ($3::bigint IS NULL OR version = $3)
-                RETURNING *
+                RETURNING personas.*
                 """,
                 persona_id,
                 owner_id,

@@ -50,9 +50,10 @@ class SessionStore:
                 )
                 INSERT INTO sessions
                     (id, owner_id, persona_id, title, pinned, connection, model, controls, metadata, active_leaf_id)
-                VALUES ($1, $2, ($3 ->> 'persona_id')::uuid, $3 ->> 'title',
-                        coalesce(($3 ->> 'pinned')::boolean, false), $3 ->> 'connection', $3 ->> 'model',
-                        coalesce($3 -> 'controls', '{}'), coalesce($3 -> 'metadata', '{}'), $4)
+                SELECT $1, $2, (given ->> 'persona_id')::uuid, given ->> 'title',
+                       coalesce((given ->> 'pinned')::boolean, false), given ->> 'connection', given ->> 'model',
+                       coalesce(given -> 'controls', '{}'), coalesce(given -> 'metadata', '{}'), $4
+                FROM (SELECT $3::jsonb) AS _ (given)
                 RETURNING *, 0 AS last_seq, NULL::uuid AS active_run_id
                 """,
                 session_id,
@@ -72,7 +73,7 @@ class SessionStore:
                     first_message.token_count,
                     [{"type": "text", "text": first_message.content}],
                 )
-        assert row is not None  # noqa: S101 - INSERT … RETURNING of one row
+        assert row is not None
         return record(SessionRecord, row)
 
     async def get(self, session_id: SessionId, owner_id: UserId) -> SessionRecord | None:
@@ -136,14 +137,16 @@ class SessionStore:
             row = await connection.fetchrow(
                 """
                 UPDATE sessions SET
-                    title = CASE WHEN $4 ? 'title' THEN $4 ->> 'title' ELSE title END,
-                    pinned = coalesce(($4 ->> 'pinned')::boolean, pinned),
-                    persona_id = CASE WHEN $4 ? 'persona_id' THEN ($4 ->> 'persona_id')::uuid ELSE persona_id END,
-                    connection = CASE WHEN $4 ? 'connection' THEN $4 ->> 'connection' ELSE connection END,
-                    model = CASE WHEN $4 ? 'model' THEN $4 ->> 'model' ELSE model END,
-                    controls = coalesce($4 -> 'controls', controls),
-                    metadata = coalesce($4 -> 'metadata', metadata),
+                    title = CASE WHEN given ? 'title' THEN given ->> 'title' ELSE title END,
+                    pinned = coalesce((given ->> 'pinned')::boolean, pinned),
+                    persona_id = CASE WHEN given ? 'persona_id' THEN (given ->> 'persona_id')::uuid
+                                      ELSE persona_id END,
+                    connection = CASE WHEN given ? 'connection' THEN given ->> 'connection' ELSE connection END,
+                    model = CASE WHEN given ? 'model' THEN given ->> 'model' ELSE model END,
+                    controls = coalesce(given -> 'controls', controls),
+                    metadata = coalesce(given -> 'metadata', metadata),
                     version = version + 1, updated_at = now()
+                FROM (SELECT $4::jsonb) AS _ (given)
                 WHERE id = $1 AND owner_id = $2 AND ($3::bigint IS NULL OR version = $3)
                 RETURNING id
                 """,

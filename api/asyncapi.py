@@ -1,0 +1,78 @@
+"""The AsyncAPI 3.0 document of both sockets, made from the models that validate their frames."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, TypeAdapter
+
+from websocket.frames import ClientFrame, ServerFrame
+from websocket.multiplexed import MultiplexedClientFrame, MultiplexedServerFrame
+
+_REFERENCE = "#/components/schemas/{model}"
+
+
+def asyncapi_document(version: str, host: str) -> dict[str, Any]:
+    """The document of the service that is called `host`."""
+    schemas: dict[str, Any] = {}
+    channels = {
+        "session": _channel(
+            "/ws/chat/{session_id}",
+            "One socket on one session: what happens in it comes as events, messages and interrupts go to it.",
+            [*_models(ClientFrame), *_models(ServerFrame)],
+        )
+        | {"parameters": {"session_id": {"description": "The id of a session."}}},
+        "multiplexed": _channel(
+            "/ws/chat",
+            "One socket for any number of conversations.",
+            [*_models(MultiplexedClientFrame), *_models(MultiplexedServerFrame)],
+        ),
+    }
+    operations = {
+        **_operations("session", ClientFrame, "receive"),
+        **_operations("session", ServerFrame, "send"),
+        **_operations("multiplexed", MultiplexedClientFrame, "receive"),
+        **_operations("multiplexed", MultiplexedServerFrame, "send"),
+    }
+    messages: dict[str, Any] = {}
+    for union in (ClientFrame, ServerFrame, MultiplexedClientFrame, MultiplexedServerFrame):
+        adapter: TypeAdapter[Any] = TypeAdapter(union)
+        schemas |= adapter.json_schema(ref_template=_REFERENCE)["$defs"]
+        messages |= {model.__name__: _message(model) for model in _models(union)}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Colloquy",
+            "version": version,
+            "description": "The sockets. A frame is one JSON object in one text message.",
+        },
+        "defaultContentType": "application/json",
+        "servers": {"here": {"host": host, "protocol": "ws"}},
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": messages, "schemas": schemas},
+    }
+
+
+def _models(union: Any) -> Sequence[type[BaseModel]]:
+    """The members of an Annotated union."""
+    return get_args(get_args(union)[0])
+
+
+def _channel(address: str, description: str, models: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    messages = {model.__name__: {"$ref": f"#/components/messages/{model.__name__}"} for model in models}
+    return {"address": address, "description": description, "messages": messages}
+
+
+def _operations(channel: str, union: Any, action: Literal["send", "receive"]) -> dict[str, Any]:
+    """One operation for each direction; the action is the service's, not the client's."""
+    messages = [{"$ref": f"#/channels/{channel}/messages/{model.__name__}"} for model in _models(union)]
+    operation = {"action": action, "channel": {"$ref": f"#/channels/{channel}"}, "messages": messages}
+    return {f"{channel}{action.capitalize()}": operation}
+
+
+def _message(model: type[BaseModel]) -> dict[str, Any]:
+    return {
+        "name": model.model_fields["type"].annotation and model.__name__,
+        "summary": (model.__doc__ or "").strip().split("\n", 1)[0],
+        "payload": {"$ref": _REFERENCE.format(model=model.__name__)},
+    }

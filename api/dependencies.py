@@ -1,0 +1,115 @@
+"""What routes ask for, by name. Typed on HTTPConnection where sockets use them too."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Header
+from starlette.requests import HTTPConnection, Request
+
+from api.errors import UnsupportedMediaType
+from api.settings import Settings
+from db.ids import LOCAL_OWNER, UserId
+from services.chat import ChatService
+from services.health import HealthService
+from services.messages import MessageService
+from services.personas import PersonaService
+from services.providers.registry import Providers
+from services.replies import ReplyService
+from services.sessions import SessionService
+from websocket.manager import ConnectionManager
+
+if TYPE_CHECKING:
+    from api.main import Services
+
+
+def services_of(connection: HTTPConnection) -> "Services":
+    """What the lifespan made."""
+    return connection.app.state.services
+
+
+def _current_user() -> UserId:
+    return LOCAL_OWNER
+
+
+def _settings(connection: HTTPConnection) -> Settings:
+    return services_of(connection).settings
+
+
+def _chat(connection: HTTPConnection) -> ChatService:
+    return services_of(connection).chat
+
+
+def _sessions(connection: HTTPConnection) -> SessionService:
+    return services_of(connection).sessions
+
+
+def _messages(connection: HTTPConnection) -> MessageService:
+    return services_of(connection).messages
+
+
+def _replies(connection: HTTPConnection) -> ReplyService:
+    return services_of(connection).replies
+
+
+def _personas(connection: HTTPConnection) -> PersonaService:
+    return services_of(connection).personas
+
+
+def _health(connection: HTTPConnection) -> HealthService:
+    return services_of(connection).health
+
+
+def _providers(connection: HTTPConnection) -> Providers:
+    return services_of(connection).providers
+
+
+def _sockets(connection: HTTPConnection) -> ConnectionManager:
+    return services_of(connection).connections
+
+
+CurrentUser = Annotated[UserId, Depends(_current_user)]
+CurrentSettings = Annotated[Settings, Depends(_settings)]
+Sockets = Annotated[ConnectionManager, Depends(_sockets)]
+Chat = Annotated[ChatService, Depends(_chat)]
+Sessions = Annotated[SessionService, Depends(_sessions)]
+Messages = Annotated[MessageService, Depends(_messages)]
+Replies = Annotated[ReplyService, Depends(_replies)]
+Personas = Annotated[PersonaService, Depends(_personas)]
+Health = Annotated[HealthService, Depends(_health)]
+ModelServers = Annotated[Providers, Depends(_providers)]
+
+
+async def _until_sent() -> AsyncGenerator[AsyncExitStack, None]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+UntilSent = Annotated[AsyncExitStack, Depends(_until_sent)]
+"""What is entered here is left when the response has been sent, or its client has gone."""
+
+
+async def takes_json(request: Request) -> None:
+    """Refuse a body of another kind: `text/plain` is what a foreign page can send without asking."""
+    has_body = "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json = media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )
+    if has_body and not is_json:
+        raise UnsupportedMediaType
+
+
+def _expected_version(
+    if_match: Annotated[
+        str | None, Header(description="The ETag that you have read; the request fails with 412 if it is old.")
+    ] = None,
+) -> int | None:
+    if if_match is None or if_match.strip() == "*":
+        return None
+    version = if_match.strip().removeprefix('"').removesuffix('"')
+    # What we never gave out matches nothing.
+    return int(version) if version.isascii() and version.isdigit() and len(version) < 19 else -1
+
+
+ExpectedVersion = Annotated[int | None, Depends(_expected_version)]

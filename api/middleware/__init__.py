@@ -1,0 +1,44 @@
+"""What surrounds every request, from the outside in."""
+
+from collections.abc import Collection
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from api.middleware.body_limit import BodyLimit
+from api.middleware.failures import Failures
+from api.middleware.hosts import TrustedHosts
+from api.middleware.origins import OwnOrigins
+from api.middleware.request_id import RequestId
+from api.middleware.security_headers import SecurityHeaders
+from api.settings import Settings
+
+_SENT = ["content-type", "if-match", "idempotency-key", "last-event-id", "x-request-id"]
+_READ = ["etag", "link", "location", "retry-after", "x-request-id"]
+
+
+def add_middleware(app: FastAPI, settings: Settings) -> None:
+    """Put all of it around the routes."""
+    layers = [
+        Middleware(RequestId),
+        Middleware(SecurityHeaders),
+        Middleware(Failures),
+        Middleware(TrustedHosts, names=(settings.host, *settings.trusted_hosts)),
+        *_cross_origin(settings.allowed_origins),
+        Middleware(OwnOrigins, allowed=settings.allowed_origins),
+        Middleware(BodyLimit, most=settings.limits.body_bytes),
+    ]
+    for layer in reversed(layers):  # the last one added is the outermost
+        app.add_middleware(layer.cls, *layer.args, **layer.kwargs)
+
+
+def _cross_origin(allowed: Collection[str]) -> list[Middleware]:
+    """Lets pages of other sites read answers, if the operator named those sites."""
+    if not allowed:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware, allow_origins=allowed, allow_methods=["*"], allow_headers=_SENT, expose_headers=_READ
+        )
+    ]

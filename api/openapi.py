@@ -1,0 +1,46 @@
+"""The OpenAPI document: REST as FastAPI sees it, errors as we answer them, and the sockets' frames."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+
+from api.schemas.problems import Problem
+from websocket.frames import ClientFrame, ServerFrame
+
+_REFERENCE = "#/components/schemas/{model}"
+_ABOUT = "Chat with personas. Whatever a client was shown is stored, and can be read again from where it stopped."
+_TAGS = [
+    {"name": "sessions", "description": "Chat threads."},
+    {"name": "conversations", "description": "The same chat threads under their other name."},
+    {"name": "messages", "description": "What was said, whole and for good."},
+    {"name": "runs", "description": "Sending a message, reading its reply as it comes, stopping it."},
+    {"name": "personas", "description": "Who answers: a prompt with a model and its settings."},
+    {"name": "service", "description": "Health and configuration."},
+]
+
+
+def openapi_document(app: FastAPI) -> dict[str, Any]:
+    """The document for `app`; made once."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=_ABOUT, tags=_TAGS, routes=app.routes)
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for model in (Problem, ClientFrame, ServerFrame):
+            schemas |= definitions(model)
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def definitions(model: Any) -> dict[str, Any]:
+    """JSON schemas, by name, of a model or a union of models and of all that they refer to."""
+    adapter: TypeAdapter[Any] = TypeAdapter(model)
+    schema = adapter.json_schema(ref_template=_REFERENCE, mode="validation")
+    inner: dict[str, Any] = schema.pop("$defs", {})
+    name = schema.get("title") or _NAMES[model]
+    return {**inner, name: schema}
+
+
+_NAMES = {ClientFrame: "ClientFrame", ServerFrame: "ServerFrame"}

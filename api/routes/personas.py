@@ -1,0 +1,77 @@
+"""Personas."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from api.dependencies import CurrentUser, ExpectedVersion, Personas, takes_json
+from api.routes.responses import problems
+from api.schemas.model import Text
+from api.schemas.pages import Before, Limit, Page, cursor_of, link_next
+from api.schemas.personas import Mode, Persona, PersonaCreate, PersonaUpdate
+from db.ids import PersonaId
+from services.personas import PersonaFilter
+
+router = APIRouter(prefix="/api/personas", tags=["personas"], dependencies=[Depends(takes_json)])
+
+
+@router.post("", status_code=201, operation_id="createPersona", responses=problems(409, changes=True))
+async def create_persona(body: PersonaCreate, user: CurrentUser, personas: Personas, response: Response) -> Persona:
+    """Make a persona."""
+    persona = Persona.of(await personas.create(user, body.changes()))
+    response.headers["location"] = f"/api/personas/{persona.id}"
+    return _tagged(persona, response)
+
+
+@router.get("", operation_id="listPersonas", responses=problems())
+async def list_personas(
+    request: Request,
+    response: Response,
+    user: CurrentUser,
+    personas: Personas,
+    mode: Mode | None = None,
+    active: bool | None = None,
+    q: Annotated[Text | None, Query(max_length=200, description="Looked for in names and descriptions.")] = None,
+    before: Before = None,
+    limit: Limit = 50,
+) -> Page[Persona]:
+    """Personas, newest first."""
+    wanted = PersonaFilter(mode, active, q)
+    found, following = await personas.list(user, wanted, before=before and PersonaId(before), limit=limit)
+    link_next(request, response, cursor_of(following))
+    return Page(items=[Persona.of(persona) for persona in found], next_cursor=cursor_of(following))
+
+
+@router.get("/{persona_id}", operation_id="getPersona", responses=problems(404))
+async def get_persona(persona_id: UUID, user: CurrentUser, personas: Personas, response: Response) -> Persona:
+    """One persona."""
+    return _tagged(Persona.of(await personas.get(user, PersonaId(persona_id))), response)
+
+
+@router.put("/{persona_id}", operation_id="putPersona", responses=problems(404, 409, 412, changes=True))
+@router.patch("/{persona_id}", operation_id="updatePersona", responses=problems(404, 409, 412, changes=True))
+async def update_persona(
+    persona_id: UUID,
+    body: PersonaUpdate,
+    version: ExpectedVersion,
+    user: CurrentUser,
+    personas: Personas,
+    response: Response,
+) -> Persona:
+    """Change the fields that are given."""
+    updated = await personas.update(user, PersonaId(persona_id), body.changes(), version=version)
+    return _tagged(Persona.of(updated), response)
+
+
+@router.delete(
+    "/{persona_id}", status_code=204, operation_id="deletePersona", responses=problems(404, 412, changes=True)
+)
+async def delete_persona(persona_id: UUID, version: ExpectedVersion, user: CurrentUser, personas: Personas) -> None:
+    """Delete a persona; its sessions stay, without one."""
+    await personas.delete(user, PersonaId(persona_id), version=version)
+
+
+def _tagged(persona: Persona, response: Response) -> Persona:
+    response.headers["etag"] = f'"{persona.version}"'
+    return persona

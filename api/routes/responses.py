@@ -1,0 +1,37 @@
+"""How routes document what they may answer instead."""
+
+from http import HTTPStatus
+from typing import Any
+
+from api.errors import MEDIA_TYPE
+
+Responses = dict[int | str, dict[str, Any]]
+
+_MEANINGS = {
+    400: "The body is not JSON, or the host is not trusted.",
+    403: "A page of a foreign origin asks for a change.",
+    404: "There is no such thing, or it is somebody else's.",
+    409: "It does not fit the present state: a name is taken, or a reply is running.",
+    412: "It was changed since the version that If-Match names.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    422: "The request is malformed; `errors` says where.",
+    429: "Too much at once; Retry-After says how long to wait.",
+    500: "The service failed.",
+    503: "The service cannot do it just now; Retry-After says when to try again.",
+}
+_ANY_REQUEST = (400, 422, 500, 503)
+_ANY_CHANGE = (403, 413, 415)
+
+
+def problems(*statuses: int, changes: bool = False) -> Responses:
+    """The documentation of those problems and of the ones that every request can meet."""
+    wanted = sorted({*statuses, *_ANY_REQUEST, *(_ANY_CHANGE if changes else ())})
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {
+            "description": _MEANINGS.get(status, HTTPStatus(status).phrase),
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status in wanted
+    }

@@ -1,0 +1,87 @@
+"""Sending over REST, stopping, and reading what happens."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.sse import EventSourceResponse
+
+from api.dependencies import Chat, CurrentUser, Replies, UntilSent, takes_json
+from api.routes.responses import Responses, problems
+from api.schemas.runs import InterruptAnswer, InterruptRequest, MessageSend, ReplyAnswer, Run
+from api.streams import event_stream, resync_event
+from db.ids import RunId, SessionId
+
+router = APIRouter(prefix="/api/sessions/{session_id}", tags=["runs"], dependencies=[Depends(takes_json)])
+
+_EVENTS = "Frames as on the session's socket, one JSON object in each event; the event's id is the frame's `seq`."
+_EVENT_STREAM = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ServerFrame"}}}
+_REPLY: Responses = {200: {"description": "The finished reply, or its events.", "content": _EVENT_STREAM}}
+_STREAM: Responses = {200: {"description": _EVENTS, "content": _EVENT_STREAM}}
+
+
+@router.post(
+    "/messages",
+    operation_id="sendMessage",
+    response_model=ReplyAnswer,
+    responses=_REPLY | problems(404, 409, 429, changes=True),
+)
+async def send_message(
+    session_id: UUID,
+    body: MessageSend,
+    request: Request,
+    user: CurrentUser,
+    replies: Replies,
+    until_sent: UntilSent,
+) -> ReplyAnswer | EventSourceResponse:
+    """Send a message and get the reply when it has ended, or its events with `Accept: text/event-stream`.
+
+    Going away does not stop the reply.
+    """
+    send = body.to_send()
+    if not _wants_events(request):
+        return ReplyAnswer.of(await replies.ask(user, SessionId(session_id), send))
+    _, frames = await until_sent.enter_async_context(replies.follow(user, SessionId(session_id), send))
+    return event_stream(frames.next)
+
+
+@router.post("/interrupt", status_code=202, operation_id="interruptRun", responses=problems(404, 409, changes=True))
+async def interrupt_run(
+    session_id: UUID, user: CurrentUser, chat: Chat, body: InterruptRequest | None = None
+) -> InterruptAnswer:
+    """Stop a run."""
+    run_id = body and body.run_id and RunId(body.run_id)
+    return InterruptAnswer(run_id=await chat.interrupt(user, SessionId(session_id), run_id))
+
+
+@router.get(
+    "/events", operation_id="streamEvents", response_class=EventSourceResponse, responses=_STREAM | problems(404)
+)
+async def stream_events(
+    session_id: UUID,
+    user: CurrentUser,
+    chat: Chat,
+    until_sent: UntilSent,
+    after: Annotated[int | None, Query(ge=0, lt=2**63, description="Begin after this position.")] = None,
+    epoch: UUID | None = None,
+    last_event_id: Annotated[int | None, Header(ge=0, lt=2**63, description="Goes before `after`.")] = None,
+) -> Response:
+    """Events of a session from a position on, as they happen; without one, from the beginning of the active run."""
+    position = after if last_event_id is None else last_event_id
+    attached = await until_sent.enter_async_context(
+        chat.attach(user, SessionId(session_id), after=position, epoch=epoch)
+    )
+    if attached.resync is None:
+        return event_stream(attached.reader.next)
+    return event_stream(attached.reader.next, resync_event(attached.resync, attached.position, chat.epoch))
+
+
+@router.get("/runs/{run_id}", operation_id="getRun", responses=problems(404))
+async def get_run(session_id: UUID, run_id: UUID, user: CurrentUser, replies: Replies) -> Run:
+    """What is known of a run."""
+    return Run.of(await replies.run(user, SessionId(session_id), RunId(run_id)))
+
+
+def _wants_events(request: Request) -> bool:
+    wanted = request.headers.get("accept", "").lower().split(",")
+    return any(media_range.partition(";")[0].strip() == "text/event-stream" for media_range in wanted)

@@ -1,0 +1,53 @@
+"""What the service says about itself."""
+
+from fastapi import APIRouter, Request
+
+from api.dependencies import CurrentSettings, Health, ModelServers
+from api.routes.responses import problems
+from api.schemas import service
+from services.health import Part
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/livez", operation_id="getLiveness")
+async def livez() -> service.Alive:
+    """Whether the process answers; touches nothing."""
+    return service.Alive()
+
+
+@router.get("/readyz", operation_id="getReadiness", responses=problems(503))
+async def readyz(health: Health) -> service.Ready:
+    """Whether new work is taken: the database answers, its schema is ours, and the service is not going down."""
+    await health.ready()
+    return service.Ready()
+
+
+@router.get("/api/health", operation_id="getHealth")
+async def get_health(health: Health) -> service.Health:
+    """How each part of the service is, for people."""
+    parts = [_shown(part) for part in await health.parts()]
+    return service.Health(status="ok" if all(part.status == "ok" for part in parts) else "failing", parts=parts)
+
+
+@router.get("/api/config", operation_id="getConfig")
+async def get_config(request: Request, settings: CurrentSettings, providers: ModelServers) -> service.Config:
+    """What a client has to know: model servers, limits, version."""
+    servers = [providers.get(name) for name in providers.names]
+    return service.Config(
+        version=request.app.version,
+        auth_mode=settings.auth_mode,
+        default_provider=providers.default,
+        default_model=providers.get().default_model,
+        providers=[
+            service.ModelServer(name=server.name, kind=server.kind, default_model=server.default_model)
+            for server in servers
+        ],
+        limits=service.PublicLimits.model_validate(
+            settings.limits.model_dump(include=set(service.PublicLimits.model_fields))
+        ),
+    )
+
+
+def _shown(part: Part) -> service.HealthPart:
+    return service.HealthPart(name=part.name, status="ok" if part.works else "failing", detail=part.detail, ms=part.ms)

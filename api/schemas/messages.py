@@ -1,0 +1,66 @@
+"""The history over REST."""
+
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from pydantic import Field
+
+from api.schemas.model import Answer
+from api.schemas.pages import Page, cursor_of
+from db.records import MessageRecord, MessageRole
+from services.messages import HistoryPage
+
+
+class Message(Answer):
+    """One entry of the history."""
+
+    id: UUID
+    session_id: UUID
+    conversation_id: UUID = Field(description="The same as `session_id`.")
+    parent_id: UUID | None = Field(description="The message before it in its branch.")
+    run_id: UUID | None = Field(description="The run that it belongs to.")
+    role: MessageRole
+    content: str
+    parts: list[dict[str, Any]] = Field(description="Text, thinking and tool calls of a reply in their true order.")
+    token_count: int
+    finish_reason: str | None = Field(description="Why a reply ended; an interrupted one keeps what was shown.")
+    provider: str | None
+    model: str | None
+    metadata: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, record: MessageRecord) -> Self:
+        """What a client sees of the record."""
+        return cls(
+            id=record.id,
+            session_id=record.session_id,
+            conversation_id=record.session_id,
+            parent_id=record.parent_id,
+            run_id=record.run_id,
+            role=record.role,
+            content=record.content,
+            parts=record.parts,
+            token_count=record.token_count,
+            finish_reason=record.finish_reason,
+            provider=record.provider,
+            model=record.model,
+            metadata=record.metadata,
+            created_at=record.created_at,
+            updated_at=record.updated_at,
+        )
+
+
+class History(Page[Message]):
+    """Messages of the active branch, newest first, and where to read on."""
+
+    seq: int = Field(description="Attach with `after` set to this: the events that come tell what is not here.")
+    epoch: UUID = Field(description="Positions mean something only within their epoch.")
+
+    @classmethod
+    def of(cls, page: HistoryPage) -> Self:
+        """What a client sees of the page."""
+        items = [Message.of(message) for message in page.messages]
+        return cls(items=items, next_cursor=cursor_of(page.next), seq=page.seq, epoch=page.epoch)

@@ -1,0 +1,161 @@
+"""Sending messages over REST, and the runs that they cause."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import Field, model_validator
+
+from api.schemas.messages import Message
+from api.schemas.model import Answer, Body, Controls, Name, NotNull, Text
+from db.ids import PersonaId
+from db.records import RunRecord, RunState
+from db.stores.runs import WhenBusy
+from services.chat import Send
+from services.replies import Reply
+
+_MOST_TURNS = 20
+
+
+class Turn(Body):
+    """One of several user turns."""
+
+    content: Text
+
+
+class MessageSend(Body):
+    """A message to be answered: either `content`, or `messages`, several turns that get one reply."""
+
+    content: Text | None = None
+    messages: list[Turn] | None = Field(None, min_length=1, max_length=_MOST_TURNS)
+    client_message_id: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
+        None, description="Your own id for this message: sent again, it gets the same run and not a second one."
+    )
+    when_busy: Annotated[WhenBusy, NotNull] = Field(
+        "interrupt", description="If a reply is running: stop it, answer after it, or refuse."
+    )
+    persona_id: UUID | None = Field(None, description="Who answers this message, instead of the session's persona.")
+    connection_id: Name | None = Field(None, description="The model server for this message.")
+    model: Name | None = None
+    controls: Controls | None = None
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> Self:
+        if (self.content is None) == (self.messages is None):
+            raise ValueError("give either content or messages")
+        return self
+
+    def to_send(self) -> Send:
+        """The same in the words of the chat service."""
+        contents = [turn.content for turn in self.messages] if self.messages else [self.content or ""]
+        return Send(
+            contents=contents,
+            client_message_id=self.client_message_id,
+            when_busy=self.when_busy,
+            persona_id=self.persona_id and PersonaId(self.persona_id),
+            connection=self.connection_id,
+            model=self.model,
+            controls=self.controls or {},
+        )
+
+
+class InterruptRequest(Body):
+    """Which run to stop."""
+
+    run_id: UUID | None = Field(None, description="The active one if left out.")
+
+
+class InterruptAnswer(Answer):
+    """The run was told to stop; its last events follow."""
+
+    run_id: UUID
+
+
+class Usage(Answer):
+    """Tokens as the model server counted them; null where it did not tell."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+    thinking_tokens: int | None
+
+
+class RunError(Answer):
+    """What went wrong in a run."""
+
+    code: str
+    message: str
+
+
+class Run(Answer):
+    """The work that one user message causes."""
+
+    id: UUID
+    session_id: UUID
+    client_message_id: str
+    user_message_id: UUID
+    message_id: UUID | None = Field(description="The reply, once it is stored.")
+    state: RunState
+    finish_reason: Literal["stop", "length", "interrupted", "refusal", "max_turns", "error"] | None
+    interrupted_by: str | None
+    error: RunError | None
+    usage: Usage | None
+    timings: dict[str, Any] | None
+    first_seq: int = Field(description="The position of its first event.")
+    last_seq: int | None = Field(description="The position of its last event.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, record: RunRecord) -> Self:
+        """What a client sees of the record."""
+        return cls.model_validate(
+            {
+                "id": record.id,
+                "session_id": record.session_id,
+                "client_message_id": record.client_message_id,
+                "user_message_id": record.user_message_id,
+                "message_id": record.reply_message_id,
+                "state": record.state,
+                "finish_reason": record.finish_reason,
+                "interrupted_by": record.interrupt_by,
+                "error": _of_error(record.error),
+                "usage": record.usage,
+                "timings": record.timings,
+                "first_seq": record.first_seq,
+                "last_seq": record.last_seq,
+                "created_at": record.created_at,
+                "started_at": record.started_at,
+                "finished_at": record.finished_at,
+            }
+        )
+
+
+class ReplyAnswer(Answer):
+    """A finished reply. `message` is null if the run ended before the model was asked."""
+
+    run_id: UUID
+    user_message: Message
+    message: Message | None
+    finish_reason: Literal["stop", "length", "interrupted", "refusal", "max_turns", "error"]
+    usage: Usage | None
+    error: RunError | None = Field(description="What went wrong, with the finish reason `error`.")
+
+    @classmethod
+    def of(cls, reply: Reply) -> Self:
+        """What a client sees of the reply."""
+        return cls.model_validate(
+            {
+                "run_id": reply.run.id,
+                "user_message": Message.of(reply.user_message),
+                "message": reply.message and Message.of(reply.message),
+                "finish_reason": reply.run.finish_reason,
+                "usage": reply.run.usage,
+                "error": _of_error(reply.run.error),
+            }
+        )
+
+
+def _of_error(error: Mapping[str, Any] | None) -> RunError | None:
+    return None if error is None else RunError(code=error["code"], message=error["message"])

@@ -1,0 +1,67 @@
+"""Sessions over REST, also behind the door called conversations."""
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from pydantic import Field
+
+from api.schemas.model import Answer, Body, Controls, Metadata, Name, NotNull, Text
+from db.records import SessionRecord
+
+
+class SessionFields(Body):
+    """What can be set of a session; null clears."""
+
+    persona_id: UUID | None = Field(None, description="Who answers; null for a plain model without a persona.")
+    title: Annotated[Text, Field(max_length=200)] | None = None
+    pinned: Annotated[bool, NotNull] = False
+    connection: Name | None = Field(None, description="The model server to ask; null leaves it to the persona.")
+    model: Name | None = None
+    controls: Controls | None = None
+    metadata: Metadata | None = Field(None, description="Your own notes, at most 16 KiB; null for none.")
+
+
+class SessionCreate(SessionFields):
+    """A new session. What its persona says first becomes its first message."""
+
+
+class SessionUpdate(SessionFields):
+    """The fields to change; those left out stay as they are."""
+
+
+class Session(Answer):
+    """A chat thread. A conversation is the same thing."""
+
+    id: UUID
+    persona_id: UUID | None
+    title: str | None
+    pinned: bool
+    connection: str | None
+    model: str | None
+    controls: dict[str, Any]
+    metadata: dict[str, Any]
+    version: int = Field(description="Counts changes of what can be set; also the ETag.")
+    seq: int = Field(description="The newest position of the session's journal.")
+    active_run_id: UUID | None = Field(description="The run that is being answered now.")
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, record: SessionRecord) -> Self:
+        """What a client sees of the record."""
+        return cls(
+            id=record.id,
+            persona_id=record.persona_id,
+            title=record.title,
+            pinned=record.pinned,
+            connection=record.connection,
+            model=record.model,
+            controls=record.controls,
+            metadata=record.metadata,
+            version=record.version,
+            seq=record.last_seq,
+            active_run_id=record.active_run_id,
+            created_at=record.created_at,
+            updated_at=record.updated_at,
+        )

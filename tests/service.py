@@ -1,0 +1,64 @@
+"""The whole service in the test's own loop, behind a real port."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+
+from api.listening import bind
+from api.main import create_app
+from api.settings import Settings
+from tests.waiting import eventually
+from websocket.transport import guarded
+
+
+def local_settings(**changes: Any) -> Settings:
+    """Settings with those changes, whatever the developer's .env and environment say. Groups are dictionaries."""
+    return Settings(_env_file=None, **({"default_provider": "demo"} | changes))  # pyright: ignore[reportCallIssue]
+
+
+@asynccontextmanager
+async def running_service(settings: Settings, database_url: str) -> AsyncGenerator[str, None]:
+    """The base URL of a service on that database; on leaving it has been stopped as a signal would."""
+    with contextlib.ExitStack() as sockets:
+        bound = [sockets.enter_context(one) for one in bind("127.0.0.1", 0)]
+        port: int = bound[0].getsockname()[1]
+        settings = settings.model_copy(update={"port": port})
+        app = create_app(settings, database_url)
+        server = _Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                ws=guarded(settings.timeouts.stall),
+                ws_max_size=settings.limits.frame_bytes,
+                ws_ping_interval=settings.timeouts.ping_interval,
+                ws_ping_timeout=settings.timeouts.ping_timeout,
+                ws_per_message_deflate=False,
+                timeout_graceful_shutdown=2,
+            )
+        )
+        task = asyncio.create_task(server.serve(bound))
+        try:
+            await eventually(lambda: server.started or task.done(), 15)
+            if task.done():
+                task.result()
+                raise AssertionError("the service did not start: see its log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            drain = getattr(app.state, "drain", None)
+            if drain is not None:
+                await drain()
+            server.should_exit = True
+            await task
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Signals stay pytest's."""
+        yield
