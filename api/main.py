@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from pydantic import SecretStr
 
 from api.errors import register_error_handlers
 from api.middleware import add_middleware
@@ -84,9 +85,7 @@ def service_version() -> str:
 
 async def open_services(settings: Settings, database_url: str, stack: AsyncExitStack) -> Services:
     """Everything that routes are given, in the order in which it depends on each other; `stack` closes it."""
-    database = await Database.connect(
-        database_url, size=settings.limits.pool_size, durable=settings.journal.durable
-    )
+    database = await Database.connect(database_url, size=settings.limits.pool_size, durable=settings.journal.durable)
     stack.push_async_callback(database.close)
     await UserStore(database).ensure(LOCAL_OWNER, "You")
     providers = Providers(_provider_settings(settings))
@@ -165,19 +164,21 @@ def _banner(services: Services) -> list[str]:
     names = services.providers.names
     if services.providers.default == "demo":
         return ["No model server is configured: the offline demo answers. Set OPENAI_API_KEY or start Ollama."]
-    return [f"Model servers: {', '.join(name for name in names if name != 'demo')}; default: {services.providers.default}"]
+    return [
+        f"Model servers: {', '.join(name for name in names if name != 'demo')}; default: {services.providers.default}"
+    ]
 
 
 def _provider_settings(settings: Settings) -> ProviderSettings:
     timeouts = settings.timeouts
     return ProviderSettings(
         default_provider=settings.default_provider,
-        openai_api_key=settings.openai_api_key and settings.openai_api_key.get_secret_value(),
+        openai_api_key=_revealed(settings.openai_api_key),
         openai_base_url=settings.openai_base_url,
         openai_default_model=settings.openai_default_model,
         openai_api=settings.openai_api,
         azure_endpoint=settings.azure_openai_endpoint,
-        azure_api_key=settings.azure_openai_api_key and settings.azure_openai_api_key.get_secret_value(),
+        azure_api_key=_revealed(settings.azure_openai_api_key),
         azure_api_version=settings.azure_openai_api_version,
         azure_deployment=settings.azure_openai_deployment,
         azure_api=settings.azure_openai_api,
@@ -186,6 +187,10 @@ def _provider_settings(settings: Settings) -> ProviderSettings:
         ollama_num_ctx=settings.ollama_num_ctx,
         timeouts=ProviderTimeouts(timeouts.connect, timeouts.first_token, timeouts.between_tokens),
     )
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def _chat_limits(settings: Settings) -> ChatLimits:

@@ -1,5 +1,6 @@
 """The connection pool, with the driver's errors put into our words."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
     PooledConnection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
     Pool = asyncpg.Pool[asyncpg.Record]
 
+_CLOSE_SECONDS = 5
+
 # An interrupted connection shows as any of these, a plain OSError among them.
 _LOST = (
-    OSError,
+    OSError,  # TimeoutError too
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
@@ -59,7 +62,7 @@ class Database:
     async def close(self) -> None:
         """Give every connection back, waiting for those in use for a few seconds at most."""
         try:
-            async with _bounded(5):
+            async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
@@ -114,7 +117,7 @@ class translated:  # noqa: N801 - reads as a statement: `with translated():`
                 raise DuplicateName(error.constraint_name or "") from error
             case asyncpg.PostgresError() if isinstance(error, _CONFLICT):
                 raise WriteConflict(str(error)) from error
-            case Exception() if isinstance(error, _LOST) or isinstance(error, TimeoutError):
+            case Exception() if isinstance(error, _LOST):
                 raise DatabaseUnavailable(str(error) or type(error).__name__) from error
             case asyncpg.PostgresError():
                 raise DatabaseError(str(error)) from error
@@ -134,11 +137,3 @@ async def _nothing_to_reset(_connection: object) -> None:
     # Our statements leave no session state behind (no SET, no LISTEN, no session locks), and the usual reset
     # costs a round trip for each use.
     return None
-
-
-@asynccontextmanager
-async def _bounded(seconds: float) -> AsyncGenerator[None, None]:
-    import asyncio
-
-    async with asyncio.timeout(seconds):
-        yield

@@ -329,7 +329,10 @@ class ChatService:
         )
         items = [
             ContextItem(
-                turn.role, turn.content, turn.token_count + MESSAGE_OVERHEAD, turn.id,
+                turn.role,
+                turn.content,
+                turn.token_count + MESSAGE_OVERHEAD,
+                turn.id,
                 interrupted=turn.finish_reason in ("interrupted", "error"),
             )
             for turn in turns
@@ -431,10 +434,7 @@ class ChatService:
                 raise NotFound("There is no session with that id.")
             live = head.last_seq if head.active_first_seq is None else head.active_first_seq - 1
             resync = _why_gone(after, epoch, self.epoch, head.last_seq, head.kept_after)
-            if after is None or resync:
-                position = live
-            else:
-                position = max(after, head.kept_after)
+            position = live if after is None or resync else max(after, head.kept_after)
             reader.position = position
             self._feeds.advance(session_id, head.last_seq)
             replayed_from = None if after is None or resync else position
@@ -520,9 +520,7 @@ def _last_events(run: ActiveRun, outcome: _Outcome) -> list[Event]:
         events.append(Failed.of(outcome.error))
     draft = run.draft
     events.append(
-        AssistantEnd(
-            draft.message_id, outcome.finish_reason, _usage(outcome.usage), run.timings(), draft.text_sha256
-        )
+        AssistantEnd(draft.message_id, outcome.finish_reason, _usage(outcome.usage), run.timings(), draft.text_sha256)
     )
     if outcome.finish_reason not in ("interrupted", "error"):
         events.extend(_post_response())

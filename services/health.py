@@ -28,9 +28,7 @@ class Part:
 class HealthService:
     """Asks the parts how they are."""
 
-    def __init__(
-        self, schema: SchemaStore, engine: RunEngine, providers: Providers, *, newest_migration: int
-    ) -> None:
+    def __init__(self, schema: SchemaStore, engine: RunEngine, providers: Providers, *, newest_migration: int) -> None:
         self._schema = schema
         self._engine = engine
         self._providers = providers
@@ -66,7 +64,7 @@ class HealthService:
 
     def _runs(self) -> Part:
         draining = self._engine.is_draining
-        running = f"{self._engine.active_runs} running"
+        running = f"{len(self._engine.performing)} running"
         return Part("runs", not draining, f"{running}, taking no more" if draining else running, 0)
 
     def _model_servers(self) -> Part:

@@ -267,6 +267,8 @@ class BinaryNotSupported(InvalidFrame):
 def invalid_frame(error: ValidationError) -> InvalidFrame:
     """The first fault of a frame in words, with the field that it is about."""
     first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return InvalidFrame(f"The frame is not JSON. {first['msg']}.", reason="json_invalid")
     path = [str(part) for part in first["loc"]]
     field = ".".join(path[1:] if len(path) > 1 else path) or "type"
     return InvalidFrame(f"{field}: {first['msg']}", field=field, reason=first["type"])

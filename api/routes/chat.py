@@ -23,7 +23,7 @@ async def session_socket(
         await refuse(socket, FOREIGN_ORIGIN, "this page may not use this service")
         return
     try:
-        id, after, epoch = SessionId(UUID(session_id)), _after(socket), _epoch(socket)
+        id, after, epoch = SessionId(_uuid("session_id", session_id)), _after(socket), _epoch(socket)
     except ValueError as error:
         await refuse(socket, MALFORMED, str(error))
         return
@@ -59,4 +59,11 @@ def _after(socket: WebSocket) -> int | None:
 
 def _epoch(socket: WebSocket) -> UUID | None:
     text = socket.query_params.get("epoch")
-    return UUID(text) if text else None
+    return _uuid("epoch", text) if text else None
+
+
+def _uuid(name: str, text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a UUID") from error

@@ -192,8 +192,9 @@ class RunStore:
             )
             INSERT INTO runs
                 (id, session_id, owner_id, client_message_id, user_message_id, state, request, first_seq, started_at)
-            SELECT $2, $1, $13, $3, ($4::uuid[])[cardinality($4::uuid[])], CASE WHEN $8 THEN 'queued' ELSE 'running' END,
-                   $7, head.last_seq, CASE WHEN $8 THEN NULL ELSE now() END
+            SELECT $2, $1, $13, $3, ($4::uuid[])[cardinality($4::uuid[])],
+                   CASE WHEN $8 THEN 'queued' ELSE 'running' END, $7,
+                   head.last_seq, CASE WHEN $8 THEN NULL ELSE now() END
             FROM head
             RETURNING *, (SELECT fence FROM head) AS fence
             """,
@@ -259,9 +260,7 @@ class RunStore:
             following = await self._start_next(connection, run.session_id, lease, last_seq, take=take_next)
         return Ended(first_seq, following)
 
-    async def _finished_before(
-        self, connection: "PooledConnection", claimed: Claimed, count: int
-    ) -> Ended | None:
+    async def _finished_before(self, connection: "PooledConnection", claimed: Claimed, count: int) -> Ended | None:
         row = await connection.fetchrow(
             """
             SELECT j.fence, r.last_seq - $4 + 1 AS ending_seq, n.* FROM runs r
@@ -308,9 +307,7 @@ class RunStore:
         )
         return None if run is None else Claimed(run, Lease(lease.replica_id, fence))
 
-    async def take_over(
-        self, replica_id: ReplicaId, *, besides: Sequence[SessionId], limit: int
-    ) -> list[Claimed]:
+    async def take_over(self, replica_id: ReplicaId, *, besides: Sequence[SessionId], limit: int) -> list[Claimed]:
         """Claim runs whose owner let its lease run out. The owner's writes are refused from here on.
 
         `besides` are the sessions in which this replica is at work: an outage of the database lets every lease
@@ -490,9 +487,7 @@ class RunStore:
         return records(MessageRecord, rows)
 
 
-def _accepted_before(
-    run: RunRecord, oldest: RunRecord, new: NewRun, leased: RunId | None, lease: Lease
-) -> Accepted:
+def _accepted_before(run: RunRecord, oldest: RunRecord, new: NewRun, leased: RunId | None, lease: Lease) -> Accepted:
     """A run that is there already: somebody's retry, or our own commit that was not answered (then it is still new)."""
     if run.id != new.id:
         return Accepted(run, is_new=False)

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, assert_never
+from typing import Any, Literal, Protocol, assert_never, cast
 
 import orjson
 
@@ -180,7 +180,7 @@ async def _outcome(call: ToolCall, tool: Tool | None) -> tuple[Literal["complete
         return "failed", "The arguments must be a JSON object."
     try:
         async with asyncio.timeout(tool.timeout):
-            return "completed", await tool.call(arguments)
+            return "completed", await tool.call(cast("dict[str, Any]", arguments))
     except TimeoutError:
         return "failed", f"The tool did not answer within {tool.timeout:g} seconds."
     except Exception as error:  # noqa: BLE001 - the border of somebody else's code: its fault becomes an answer

@@ -74,7 +74,7 @@ class ActiveRun:
     @property
     def log(self) -> RunLog:
         """Where the events go."""
-        assert self._log is not None, "the run has not begun"  # noqa: S101 - the engine begins every run it makes
+        assert self._log is not None, "the run has not begun"
         return self._log
 
     def stop(self, by: str) -> bool:

@@ -159,13 +159,13 @@ class RunEngine:
         return sum(run.record.owner_id == owner_id for run in self._active.values())
 
     @property
-    def active_runs(self) -> int:
-        """How many runs are performed here."""
-        return len(self._active)
+    def performing(self) -> list[ActiveRun]:
+        """The runs that are performed here."""
+        return list(self._active.values())
 
     async def _perform(self, run: ActiveRun, *, recover: bool) -> None:
         run.begin()
-        assert self._performer is not None  # noqa: S101 - nothing is claimed before `running`
+        assert self._performer is not None
         await (self._performer.recover(run) if recover else self._performer.perform(run))
 
     def _ended(self, run: ActiveRun, task: asyncio.Task[None]) -> None:
@@ -179,9 +179,7 @@ class RunEngine:
         at = timestamp()
         rest = [encode(event, run.record.id, at) for event in await run.log.close()]
         whole = replace(ending, events=[*rest, *ending.events])
-        ended = await until_answered(
-            lambda: self._runs.finish(run.claimed, whole, take_next=not self.is_draining)
-        )
+        ended = await until_answered(lambda: self._runs.finish(run.claimed, whole, take_next=not self.is_draining))
         if ended is None:
             return None
         self._journal.show(run.record.session_id, run.record.id, ended.first_seq, whole.events)

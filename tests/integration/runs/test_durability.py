@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from contextlib import asynccontextmanager
 
 import orjson
 import pytest

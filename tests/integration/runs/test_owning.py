@@ -100,7 +100,7 @@ async def test_a_sleeper_cannot_write_after_its_lease_was_taken(database_url: st
             session_id = (await services.sessions.create(LOCAL_OWNER)).id
             await services.chat.send(LOCAL_OWNER, session_id, Send(["Hi"]))
             await model.request()
-            sleeper = next(iter(services.engine._active.values())).claimed  # pyright: ignore
+            sleeper = services.engine.performing[0].claimed
             taken: list[Claimed] = []
             async with asyncio.timeout(5):
                 while not taken:  # the owner is awake and may renew in between
@@ -128,7 +128,10 @@ async def test_a_session_deleted_under_its_run_does_not_disturb_the_others(servi
         model.script(Text("a"), Wait(gate), Text("b"))
         await services.chat.send(LOCAL_OWNER, session_id, Send(["Hi"]))
         await model.request(0 if session_id == kept else 1)
-    async with services.chat.attach(LOCAL_OWNER, kept) as attachment, services.chat.attach(LOCAL_OWNER, deleted) as gone:
+    async with (
+        services.chat.attach(LOCAL_OWNER, kept) as attachment,
+        services.chat.attach(LOCAL_OWNER, deleted) as gone,
+    ):
         await services.sessions.delete(LOCAL_OWNER, deleted, version=None)
         with pytest.raises(JournalGone):
             await read_until(gone, "never")
@@ -136,7 +139,7 @@ async def test_a_session_deleted_under_its_run_does_not_disturb_the_others(servi
         frames = await read_until(attachment, "assistant_end")
     end = next(frame for frame in frames if frame.type == "assistant_end")
     assert orjson.loads(end.text)["finish_reason"] == "stop"
-    await eventually(lambda: services.engine.active_runs == 0)
+    await eventually(lambda: not services.engine.performing)
 
 
 async def test_queued_messages_left_by_a_dead_owner_are_answered(database_url: str, model: OpenAIFake):
@@ -174,7 +177,7 @@ async def _die(services: Services) -> None:
     """As kill -9 would: nothing more is written, and the lease runs out by itself."""
     engine = services.engine
     engine.is_draining = True
-    for run in list(engine._active.values()):  # pyright: ignore
+    for run in engine.performing:
         run.lose()
 
 
