@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection, Request
 
 from api.errors import UnsupportedMediaType
 from api.settings import Settings
+from api.streams import EventStreams
 from db.ids import LOCAL_OWNER, UserId
 from services.chat import ChatService
 from services.health import HealthService
@@ -68,9 +69,14 @@ def _sockets(connection: HTTPConnection) -> ConnectionManager:
     return services_of(connection).connections
 
 
+def _streams(connection: HTTPConnection) -> EventStreams:
+    return services_of(connection).streams
+
+
 CurrentUser = Annotated[UserId, Depends(_current_user)]
 CurrentSettings = Annotated[Settings, Depends(_settings)]
 Sockets = Annotated[ConnectionManager, Depends(_sockets)]
+Streams = Annotated[EventStreams, Depends(_streams)]
 Chat = Annotated[ChatService, Depends(_chat)]
 Sessions = Annotated[SessionService, Depends(_sessions)]
 Messages = Annotated[MessageService, Depends(_messages)]

@@ -13,6 +13,7 @@ from api.errors import register_error_handlers
 from api.middleware import add_middleware
 from api.routes import chat, routers
 from api.settings import Settings
+from api.streams import EventStreams
 from db.ids import LOCAL_OWNER, new_id
 from db.migrate import read_migrations
 from db.pool import Database
@@ -53,6 +54,7 @@ class Services:
     providers: Providers
     engine: RunEngine
     connections: ConnectionManager
+    streams: EventStreams
 
 
 def create_app(settings: Settings, database_url: str) -> FastAPI:
@@ -130,7 +132,8 @@ async def open_services(settings: Settings, database_url: str, stack: AsyncExitS
         limits=_chat_limits(settings),
         epoch=await events.epoch(new_id()),
     )
-    await stack.enter_async_context(engine.running(chat))
+    # The embedded database belongs to this process; any other may have further replicas at work on it.
+    await stack.enter_async_context(engine.running(chat, is_alone=settings.database_url is None))
     return Services(
         settings=settings,
         chat=chat,
@@ -142,6 +145,7 @@ async def open_services(settings: Settings, database_url: str, stack: AsyncExitS
         providers=providers,
         engine=engine,
         connections=ConnectionManager(chat, _socket_limits(settings)),
+        streams=EventStreams(stall_seconds=settings.timeouts.stall),
     )
 
 
@@ -153,6 +157,7 @@ async def _drain(services: Services) -> None:
         await services.engine.drain(patience * 0.7)
     finally:
         services.connections.shut_down(reconnect_after_ms=1000)
+        services.streams.close()
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

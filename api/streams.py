@@ -1,29 +1,70 @@
 """The journal's events as server-sent events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 
 import orjson
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Send
 
-from services.runs.feed import Frame
+from services.runs.feed import Frame, JournalGone, PastIsGone
 
 KEEP_ALIVE = 15.0
 """Seconds of silence after which a comment is sent, so that proxies do not take the stream for dead."""
 
+_CHUNK_BYTES = 65_536
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 NextFrames = Callable[[], Awaitable[Sequence[Frame]]]
 """Waits for the next frames; none means that there will not be any more."""
 
 
-def event_stream(next_frames: NextFrames, *first: bytes) -> EventSourceResponse:
-    """A response that sends `first`, then every frame until there are no more.
+class EventStreams:
+    """The streams of this process, so that all can be ended when it goes down."""
 
-    Frames are unnamed events, so that one handler of a browser's EventSource gets them all, and their id is their
-    position, so that it comes back with Last-Event-ID.
-    """
-    return EventSourceResponse(_chunks(next_frames, first), headers=_HEADERS)
+    def __init__(self, *, stall_seconds: float) -> None:
+        self._stall = stall_seconds
+        self._waiting: set[asyncio.Timeout] = set()
+        self._is_closing = False
+
+    def open(self, next_frames: NextFrames, *first: bytes) -> EventSourceResponse:
+        """A response that sends `first`, then every frame until there are no more or its past is gone.
+
+        Frames are unnamed events, so that one handler of a browser's EventSource gets them all, and their id is
+        their position, so that it comes back with Last-Event-ID. A client that takes nothing for `stall_seconds`
+        is cut off; it can read on from where it was.
+        """
+        return _PatientResponse(self._chunks(next_frames, first), self._stall, _HEADERS)
+
+    def close(self) -> None:
+        """End every stream: clients come back by themselves, with their position."""
+        self._is_closing = True
+        for waiting in tuple(self._waiting):
+            waiting.reschedule(0)
+
+    async def _chunks(self, next_frames: NextFrames, first: Sequence[bytes]) -> AsyncGenerator[bytes, None]:
+        yield KEEPALIVE_COMMENT + b"".join(first)  # at once: the client knows that it is connected
+        while not self._is_closing:
+            try:
+                frames = await self._wait(next_frames)
+            except TimeoutError:
+                yield KEEPALIVE_COMMENT
+                continue
+            except (JournalGone, PastIsGone):
+                return  # whoever comes back with a position is told why
+            if not frames:
+                return
+            for chunk in _encoded(frames):
+                yield chunk
+
+    async def _wait(self, next_frames: NextFrames) -> Sequence[Frame]:
+        async with asyncio.timeout(KEEP_ALIVE) as waiting:
+            self._waiting.add(waiting)
+            try:
+                return await next_frames()
+            finally:
+                self._waiting.discard(waiting)
 
 
 def resync_event(reason: str, position: int, epoch: object) -> bytes:
@@ -32,15 +73,31 @@ def resync_event(reason: str, position: int, epoch: object) -> bytes:
     return format_sse_event(event="resync", data_str=orjson.dumps(data).decode(), id=str(position))
 
 
-async def _chunks(next_frames: NextFrames, first: Sequence[bytes]) -> AsyncGenerator[bytes, None]:
-    yield KEEPALIVE_COMMENT + b"".join(first)  # at once: the client knows that it is connected
-    while True:
-        try:
-            async with asyncio.timeout(KEEP_ALIVE):
-                frames = await next_frames()
-        except TimeoutError:
-            yield KEEPALIVE_COMMENT
-            continue
-        if not frames:
-            return
-        yield b"".join(format_sse_event(data_str=frame.text, id=str(frame.seq)) for frame in frames)
+def _encoded(frames: Sequence[Frame]) -> Generator[bytes, None, None]:
+    """All frames, in pieces that a slow line can take before it is thought to be dead."""
+    gathered = b""
+    for frame in frames:
+        gathered += format_sse_event(data_str=frame.text, id=str(frame.seq))
+        if len(gathered) >= _CHUNK_BYTES:
+            yield gathered
+            gathered = b""
+    if gathered:
+        yield gathered
+
+
+class _PatientResponse(EventSourceResponse):
+    """A stream that does not wait for ever for its reader."""
+
+    def __init__(self, content: AsyncGenerator[bytes, None], stall_seconds: float, headers: Mapping[str, str]) -> None:
+        super().__init__(content, headers=headers)
+        self._stall = stall_seconds
+
+    async def stream_response(self, send: Send) -> None:
+        async def send_soon(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._stall):
+                    await send(message)
+            except TimeoutError as error:
+                raise ClientDisconnect from error
+
+        await super().stream_response(send_soon)

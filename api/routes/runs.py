@@ -6,10 +6,10 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse
 
-from api.dependencies import Chat, CurrentUser, Replies, UntilSent, takes_json
+from api.dependencies import Chat, CurrentUser, Replies, Streams, UntilSent, takes_json
 from api.routes.responses import Responses, problems
 from api.schemas.runs import InterruptAnswer, InterruptRequest, MessageSend, ReplyAnswer, Run
-from api.streams import event_stream, resync_event
+from api.streams import resync_event
 from db.ids import RunId, SessionId
 
 router = APIRouter(prefix="/api/sessions/{session_id}", tags=["runs"], dependencies=[Depends(takes_json)])
@@ -32,6 +32,7 @@ async def send_message(
     request: Request,
     user: CurrentUser,
     replies: Replies,
+    streams: Streams,
     until_sent: UntilSent,
 ) -> ReplyAnswer | EventSourceResponse:
     """Send a message and get the reply when it has ended, or its events with `Accept: text/event-stream`.
@@ -42,7 +43,7 @@ async def send_message(
     if not _wants_events(request):
         return ReplyAnswer.of(await replies.ask(user, SessionId(session_id), send))
     _, frames = await until_sent.enter_async_context(replies.follow(user, SessionId(session_id), send))
-    return event_stream(frames.next)
+    return streams.open(frames.next)
 
 
 @router.post("/interrupt", status_code=202, operation_id="interruptRun", responses=problems(404, 409, changes=True))
@@ -61,6 +62,7 @@ async def stream_events(
     session_id: UUID,
     user: CurrentUser,
     chat: Chat,
+    streams: Streams,
     until_sent: UntilSent,
     after: Annotated[int | None, Query(ge=0, lt=2**63, description="Begin after this position.")] = None,
     epoch: UUID | None = None,
@@ -72,8 +74,8 @@ async def stream_events(
         chat.attach(user, SessionId(session_id), after=position, epoch=epoch)
     )
     if attached.resync is None:
-        return event_stream(attached.reader.next)
-    return event_stream(attached.reader.next, resync_event(attached.resync, attached.position, chat.epoch))
+        return streams.open(attached.reader.next)
+    return streams.open(attached.reader.next, resync_event(attached.resync, attached.position, chat.epoch))
 
 
 @router.get("/runs/{run_id}", operation_id="getRun", responses=problems(404))

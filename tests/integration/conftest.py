@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.openai_server import OpenAIFake
 from tests.postgres import TestServer
-from tests.service import running_service, local_settings
+from tests.service import local_settings, running_service
 
 
 class SharedModel(OpenAIFake):
