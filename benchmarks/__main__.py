@@ -11,6 +11,7 @@ import uvloop
 
 from benchmarks import durability, history, interrupt, memory, relay, report, saturation, start
 from benchmarks.processes import BenchmarkFailed
+from benchmarks.servers import scratch
 
 _BENCHMARKS = {
     "relay": relay,
@@ -39,9 +40,11 @@ def main() -> int:
     report.machine()
     begun = time.monotonic()
     try:
-        for name in options.names or _BENCHMARKS:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_BENCHMARKS[name].run(quick=options.quick))
+        # A new database for each; in a hurry one for all, as making it takes longer than all the rest.
+        with scratch() as shared:
+            for name in options.names or _BENCHMARKS:
+                with scratch() as own, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    runner.run(_BENCHMARKS[name].run(shared if options.quick else own, quick=options.quick))
     except BenchmarkFailed as failure:
         print(f"\n{failure}", file=sys.stderr)
         return 1

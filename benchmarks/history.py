@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from uuid import UUID
 
 import asyncpg
@@ -9,7 +10,7 @@ import asyncpg
 from benchmarks import usage
 from benchmarks.clients import Chat, chat_on
 from benchmarks.report import Figures, compare, percentile
-from benchmarks.servers import Server, scratch, service, upstream
+from benchmarks.servers import Server, service, upstream
 from benchmarks.upstream import paced
 from db.ids import new_id
 
@@ -21,25 +22,24 @@ _STATISTICS_SECONDS = 1.5
 """PostgreSQL publishes a connection's counts once a second, and only after a statement."""
 
 
-async def run(*, quick: bool) -> None:
+async def run(home: Path, *, quick: bool) -> None:
     """Print the time of a turn, its transactions, rows read and WAL, in sessions of 10, 1,000 and 10,000 messages."""
     lengths, rounds, turns = ((10, 200), 1, 5) if quick else ((10, 1000, 10000), 3, 40)
-    with scratch() as home:
-        async with upstream(home) as (model, _), service(home, model, settings=_WINDOW) as ours:
-            database = await asyncpg.connect(ours.database_url())
-            chats: dict[str, Chat] = {}
-            try:
-                for length in lengths:
-                    session = await _session_with(ours, database, length)
-                    chats[f"{length:,} messages"] = await chat_on(ours, session)
-                await database.execute("ANALYZE messages")
-                results: dict[str, list[Figures]] = {name: [] for name in chats}
-                for _ in range(rounds):
-                    for name, figures in (await _round(ours, database, chats, turns)).items():
-                        results[name].append(figures)
-            finally:
-                await asyncio.gather(*(chat.close() for chat in chats.values()))
-                await database.close()
+    async with upstream(home) as (model, _), service(home, model, settings=_WINDOW) as ours:
+        database = await asyncpg.connect(ours.database_url())
+        chats: dict[str, Chat] = {}
+        try:
+            for length in lengths:
+                session = await _session_with(ours, database, length)
+                chats[f"{length:,} messages"] = await chat_on(ours, session)
+            await database.execute("ANALYZE messages")
+            results: dict[str, list[Figures]] = {name: [] for name in chats}
+            for _ in range(rounds):
+                for name, figures in (await _round(ours, database, chats, turns)).items():
+                    results[name].append(figures)
+        finally:
+            await asyncio.gather(*(chat.close() for chat in chats.values()))
+            await database.close()
     compare(f"history: {turns} turns of 5 deltas per round", results, next(iter(results)))
 
 

@@ -3,13 +3,14 @@
 import asyncio
 import random
 from functools import partial
+from pathlib import Path
 
 import httpx2
 
 from benchmarks.clients import PATIENCE, Chat, chats, soon
 from benchmarks.load import warm_up
 from benchmarks.report import Figures, compare, in_turns, percentile
-from benchmarks.servers import Server, bare_relay, scratch, service, upstream
+from benchmarks.servers import Server, bare_relay, service, upstream
 from benchmarks.upstream import SILENT, paced
 from db.ids import new_id
 
@@ -17,18 +18,16 @@ _PHASES = {"waiting for the first delta": SILENT, "streaming 50 deltas/s": paced
 _BETWEEN = 0.01
 
 
-async def run(*, quick: bool) -> None:
+async def run(home: Path, *, quick: bool) -> None:
     """Print the time from the interrupt to its event and to the model's closed connection, in two phases."""
     streams, interrupts, rounds = (10, 20, 1) if quick else (100, 300, 3)
-    with scratch() as home:
-        async with upstream(home) as (model, _), service(home, model) as ours, bare_relay(home, model) as bare:
-            for phase, name in _PHASES.items():
-                measures = {
-                    server.name: partial(_interrupts, server, model, name, streams, interrupts)
-                    for server in (ours, bare)
-                }
-                title = f"interrupt: {streams} streams, {phase}, {interrupts} interrupts per round"
-                compare(title, await in_turns(rounds, measures), bare.name)
+    async with upstream(home) as (model, _), service(home, model) as ours, bare_relay(home, model) as bare:
+        for phase, name in _PHASES.items():
+            measures = {
+                server.name: partial(_interrupts, server, model, name, streams, interrupts) for server in (ours, bare)
+            }
+            title = f"interrupt: {streams} streams, {phase}, {interrupts} interrupts per round"
+            compare(title, await in_turns(rounds, measures), bare.name)
 
 
 async def _interrupts(server: Server, upstream: str, model: str, streams: int, interrupts: int) -> Figures:

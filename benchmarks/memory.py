@@ -4,26 +4,26 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from pathlib import Path
 
 from benchmarks import usage
 from benchmarks.clients import chats
 from benchmarks.report import Figures, compare, in_turns
-from benchmarks.servers import Server, bare_relay, scratch, service, upstream
+from benchmarks.servers import Server, bare_relay, service, upstream
 
 _FIRST = 100
 """Sockets that are opened before the count begins: pools and caches belong to the process, not to a socket."""
 
 
-async def run(*, quick: bool) -> None:
+async def run(home: Path, *, quick: bool) -> None:
     """Print the growth of the server's memory per idle socket, each on a session of its own."""
     sockets, rounds = (100, 1) if quick else (1000, 3)
-    with scratch() as home:
-        async with upstream(home) as (model, _):
-            measures = {
-                "service": partial(_idle, lambda: service(home, model), sockets),
-                "bare relay": partial(_idle, lambda: bare_relay(home, model), sockets),
-            }
-            results = await in_turns(rounds, measures)
+    async with upstream(home) as (model, _):
+        measures = {
+            "service": partial(_idle, lambda: service(home, model), sockets),
+            "bare relay": partial(_idle, lambda: bare_relay(home, model), sockets),
+        }
+        results = await in_turns(rounds, measures)
     compare(f"memory: {sockets} idle sockets", results, "bare relay")
 
 

@@ -6,42 +6,42 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from benchmarks import usage
 from benchmarks.clients import PATIENCE, Chat, Tally, chats
 from benchmarks.load import warm_up
 from benchmarks.report import Figures, compare, in_turns
-from benchmarks.servers import Server, bare_relay, scratch, service, upstream
+from benchmarks.servers import Server, bare_relay, service, upstream
 from benchmarks.upstream import paced
 
 
-async def run(*, quick: bool) -> None:
+async def run(home: Path, *, quick: bool) -> None:
     """Print deltas per second and short turns per second of one core."""
     rounds = 1 if quick else 3
     streams, deltas = (5, 500) if quick else (50, 2000)
     crowd, rate, seconds = (20, 50, 0.5) if quick else (200, 100, 4.0)
     talkers, talking = (5, 0.7) if quick else (32, 5.0)
-    with scratch() as home:
-        async with (
-            upstream(home) as (model, model_pid),
-            service(home, model) as ours,
-            bare_relay(home, model) as bare,
-            bare_relay(home, model, sdk_default=True) as default,
-        ):
-            servers = (ours, bare, default)
-            with _one_cpu_each(servers, model_pid):
-                measures = {one.name: partial(_all_of, one, streams, paced(0, deltas)) for one in servers}
-                title = f"saturation: {streams} streams of {deltas} deltas, each sent at once; more is better"
-                compare(title, await in_turns(rounds, measures), bare.name)
+    async with (
+        upstream(home) as (model, model_pid),
+        service(home, model) as ours,
+        bare_relay(home, model) as bare,
+        bare_relay(home, model, sdk_default=True) as default,
+    ):
+        servers = (ours, bare, default)
+        with _one_cpu_each(servers, model_pid):
+            measures = {one.name: partial(_all_of, one, streams, paced(0, deltas)) for one in servers}
+            title = f"saturation: {streams} streams of {deltas} deltas, each sent at once; more is better"
+            compare(title, await in_turns(rounds, measures), bare.name)
 
-                lasting = paced(rate, int(rate * seconds))
-                measures = {one.name: partial(_all_of, one, crowd, lasting) for one in servers}
-                title = f"saturation: {crowd} streams for {seconds:g} s, {crowd * rate:,} deltas/s offered"
-                compare(title, await in_turns(rounds, measures), bare.name)
+            lasting = paced(rate, int(rate * seconds))
+            measures = {one.name: partial(_all_of, one, crowd, lasting) for one in servers}
+            title = f"saturation: {crowd} streams for {seconds:g} s, {crowd * rate:,} deltas/s offered"
+            compare(title, await in_turns(rounds, measures), bare.name)
 
-                measures = {one.name: partial(_turns, one, talkers, talking) for one in servers}
-                title = f"saturation: turns of 5 deltas, {talkers} sessions without a pause"
-                compare(title, await in_turns(rounds, measures), bare.name)
+            measures = {one.name: partial(_turns, one, talkers, talking) for one in servers}
+            title = f"saturation: turns of 5 deltas, {talkers} sessions without a pause"
+            compare(title, await in_turns(rounds, measures), bare.name)
 
 
 async def _all_of(server: Server, streams: int, model: str) -> Figures:

@@ -4,24 +4,24 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from pathlib import Path
 
 import httpx2
 
 from benchmarks.report import Figures, compare, in_turns
-from benchmarks.servers import Server, bare_relay, scratch, service, upstream
+from benchmarks.servers import Server, bare_relay, service, upstream
 
 
-async def run(*, quick: bool) -> None:
+async def run(home: Path, *, quick: bool) -> None:
     """Print the seconds from the command to a server that says it is ready, and what the first start takes."""
     rounds = 1 if quick else 5
-    with scratch() as home:
-        async with upstream(home) as (model, _):
-            first = await _start(lambda: service(home, model))
-            measures = {
-                "service": partial(_start, lambda: service(home, model)),
-                "bare relay": partial(_start, lambda: bare_relay(home, model)),
-            }
-            results = await in_turns(rounds, measures)
+    async with upstream(home) as (model, _):
+        first = await _start(lambda: service(home, model))
+        measures = {
+            "service": partial(_start, lambda: service(home, model)),
+            "bare relay": partial(_start, lambda: bare_relay(home, model)),
+        }
+        results = await in_turns(rounds, measures)
     compare("start: from the command to the first answer", results, "bare relay")
     print(f"  The first start, which makes the database, took {first['seconds']:.2f} s.")
 
