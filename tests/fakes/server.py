@@ -42,6 +42,8 @@ class Recorded:
         self.body = body
         self.peer: object = request.transport and request.transport.get_extra_info("peername")
         """The client's address and port: the same for requests over one connection."""
+        self.opened = False
+        """Whether the headers of the answer have been sent."""
         self.sent = 0
         """Pieces of text sent so far."""
         self.ended_by: EndedBy | None = None
@@ -239,6 +241,7 @@ class _Performance:
         if self._response is None:
             self._response = web.StreamResponse(headers={"Content-Type": self._exchange.content_type})
             await self._response.prepare(self._request)
+            self._recorded.opened = True
             if begin := self._exchange.begin():
                 await self._send(begin)
         return self._response

@@ -52,6 +52,7 @@ from tests.fakes.script import (
 )
 from tests.fakes.script import Finish as FinishStep
 from tests.unit.providers.conftest import Peer, answer, ask, full_backlog, joined, watch
+from tests.waiting import eventually
 
 TOOL = ToolSpec("add", "Adds.", {"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {}}}}})
 
@@ -345,13 +346,18 @@ async def test_leaving_the_stream_closes_the_connection_at_once(peer: Peer) -> N
     assert peer.fake.requests[0].ended_by == "client"
 
 
-@pytest.mark.parametrize("steps", [(Hang(),), (Headers(), Hang()), (Text("Hel"), Hang()), (Endless(),)])
-async def test_cancelling_closes_the_connection_at_once(peer: Peer, steps: tuple[Step, ...]) -> None:
+@pytest.mark.parametrize(
+    ("steps", "opened", "shown"),
+    [((Hang(),), False, 0), ((Headers(), Hang()), True, 0), ((Text("Hel"), Hang()), True, 1), ((Endless(),), True, 3)],
+)
+async def test_cancelling_closes_the_connection_at_once(
+    peer: Peer, steps: tuple[Step, ...], opened: bool, shown: int
+) -> None:
     peer.fake.script(*steps)
-    provider = peer.provider()
-    task = asyncio.create_task(answer(provider))
+    seen: list[ModelEvent] = []
+    task = asyncio.create_task(watch(peer.provider(), seen))
     request = await peer.fake.request()
-    await asyncio.sleep(0.02)
+    await eventually(lambda: request.opened == opened and len(seen) >= shown)
     cancelled = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
