@@ -307,18 +307,21 @@ class RunStore:
         )
         return None if run is None else Claimed(run, Lease(lease.replica_id, fence))
 
-    async def take_over(self, replica_id: ReplicaId, *, besides: Sequence[SessionId], limit: int) -> list[Claimed]:
+    async def take_over(
+        self, replica_id: ReplicaId, *, besides: Sequence[SessionId], limit: int, at_once: bool = False
+    ) -> list[Claimed]:
         """Claim runs whose owner let its lease run out. The owner's writes are refused from here on.
 
         `besides` are the sessions in which this replica is at work: an outage of the database lets every lease
-        run out, and is no reason to take over from oneself.
+        run out, and is no reason to take over from oneself. `at_once` does not wait for leases to run out: for a
+        service that knows that it is the only one.
         """
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 """
                 WITH expired AS (
                     SELECT session_id FROM journals
-                    WHERE run_id IS NOT NULL AND lease_until < now() AND session_id <> ALL ($4::uuid[])
+                    WHERE run_id IS NOT NULL AND (lease_until < now() OR $5) AND session_id <> ALL ($4::uuid[])
                     LIMIT $2 FOR UPDATE SKIP LOCKED
                 ), taken AS (
                     UPDATE journals j SET replica_id = $1, fence = j.fence + 1,
@@ -332,6 +335,7 @@ class RunStore:
                 limit,
                 self._lease,
                 list(besides),
+                at_once,
             )
         return [Claimed(record(RunRecord, row), Lease(replica_id, row["fence"])) for row in rows]
 

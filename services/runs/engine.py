@@ -80,11 +80,15 @@ class RunEngine:
         self.is_draining = False
 
     @asynccontextmanager
-    async def running(self, performer: Performer) -> AsyncGenerator[None, None]:
-        """Work from here on; on leaving, every task of the engine has ended."""
+    async def running(self, performer: Performer, *, is_alone: bool) -> AsyncGenerator[None, None]:
+        """Work from here on; on leaving, every task of the engine has ended.
+
+        `is_alone` says that no other replica can be at work on this database: what an earlier process left is
+        then taken over at once, without waiting for its leases to run out.
+        """
         self._performer = performer
         writers = [asyncio.create_task(self._journal.write()), asyncio.create_task(self._journal.announce())]
-        await self._keep_house()
+        await self._keep_house(at_once=is_alone)
         keeper = asyncio.create_task(self._keep())
         try:
             yield
@@ -207,7 +211,7 @@ class RunEngine:
             await asyncio.sleep(self._lease / 3)
             await self._keep_house()
 
-    async def _keep_house(self) -> None:
+    async def _keep_house(self, *, at_once: bool = False) -> None:
         """Say that we live, keep our leases, and take what nobody keeps."""
         try:
             self._journal.others = await self._replicas.beat(self.replica_id, lease_seconds=self._lease) > 0
@@ -217,7 +221,7 @@ class RunEngine:
             if self._journal.others:
                 await self._feeds.catch_up(self._feeds.watched())
             if not self.is_draining and time.monotonic() - self._last_failure > self._lease:
-                await self._take_what_is_left()
+                await self._take_what_is_left(at_once=at_once)
             if time.monotonic() - self._last_prune > _PRUNE_SECONDS:
                 self._last_prune = time.monotonic()
                 await self._events.prune(older_than_seconds=self._retention, sessions=_PRUNED_AT_ONCE)
@@ -231,12 +235,17 @@ class RunEngine:
         for run_id in await self._runs.renew(self.replica_id, sessions) if sessions else ():
             self._heard_interrupt(str(run_id))
 
-    async def _take_what_is_left(self) -> None:
-        busy = [run.record.session_id for run in self._active.values()]
-        for claimed in await self._runs.take_over(self.replica_id, besides=busy, limit=_TAKEN_AT_ONCE):
-            self.launch(claimed, recover=True)
-        for claimed in await self._runs.claim_waiting(self.replica_id, limit=_TAKEN_AT_ONCE):
-            self.launch(claimed)
+    async def _take_what_is_left(self, *, at_once: bool) -> None:
+        while True:
+            busy = [run.record.session_id for run in self._active.values()]
+            left = await self._runs.take_over(self.replica_id, besides=busy, limit=_TAKEN_AT_ONCE, at_once=at_once)
+            for claimed in left:
+                self.launch(claimed, recover=True)
+            waiting = await self._runs.claim_waiting(self.replica_id, limit=_TAKEN_AT_ONCE)
+            for claimed in waiting:
+                self.launch(claimed)
+            if len(left) < _TAKEN_AT_ONCE and len(waiting) < _TAKEN_AT_ONCE:
+                return
 
     async def _listen(self) -> None:
         self._stop_listening = await self._database.listen(

@@ -29,6 +29,7 @@ async def open_replica(database_url: str, model: OpenAIFake, **settings: Any) ->
             "openai_base_url": model.url,
             "openai_api_key": "key",
             "openai_default_model": "fake-small",
+            "database_url": database_url,  # as with several replicas: nobody is alone
             "timeouts": {"lease": 1.0, "drain": 1.0},
             **settings,
         }
