@@ -184,6 +184,8 @@ class Talk:
                 self._lines.end()
             elif self._chat and self._chat.can_stop:
                 stops.add(asyncio.create_task(self._chat.interrupt()))
+                if self._is_offline:
+                    self._screen.notice("the reply will be asked to stop as soon as the service is back")
             else:
                 task.cancel()
 
