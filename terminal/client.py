@@ -127,6 +127,7 @@ class ChatClient:
         id = str(uuid4())
         frame = json.dumps({"type": "message", "content": content, "client_message_id": id, **self._fields})
         self._question = _Question(id, frame)
+        self._backoff.reset()
         await self._push(frame)
 
     async def interrupt(self) -> None:
@@ -163,7 +164,6 @@ class ChatClient:
             greeting = _parse(await self._socket.recv())
         if greeting["type"] != "session_start" or greeting.get("protocol") != 1:
             raise Refused(f"What answers at {self._address} speaks another protocol than this client.")
-        self._backoff.reset()
         self._active_run = greeting.get("active_run")
         if self._question is None and self._active_run and not self._has_attached:
             self._question = _Question(run_id=self._active_run)
@@ -186,6 +186,8 @@ class ChatClient:
             await self._stop(question)
 
     async def _take(self, event: Event) -> Happening:
+        # Only now, and not with the greeting: something in between may break the connection at every attempt.
+        self._backoff.reset()
         if event["type"] not in ("session_start", "resync") and event.get("seq") is not None:
             self._position = Position(max(self._position.seq, event["seq"]), self._position.epoch)
         match event:

@@ -82,6 +82,8 @@ class Talk:
                     case _:
                         await chat.send(line)
                         await self._follow(chat, session_id)
+        if self._is_prompting:
+            self._screen.line("")  # what comes next in this terminal begins on a line of its own
         return None
 
     async def _next_line(self) -> str | None:
@@ -102,7 +104,8 @@ class Talk:
                 case Away():
                     self._say_that_it_is_away()
                 case Differs(run_id=run_id):
-                    await self._show_stored(session_id, run_id)
+                    if chat.is_ours(run_id):
+                        await self._show_stored(session_id, run_id)
                 case event:
                     self._show(chat, event)
 

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import asyncpg
+
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Hang, Text, Wait
 from tests.integration.terminal.programs import ServiceProgram, new_session, stored, terminal
@@ -91,10 +93,8 @@ async def test_a_message_whose_acknowledgement_was_lost_arrives_once(address: st
     model.reply("Hello.")
     session_id = await new_session(address)
     async with wire_to(address) as (wired, wire), terminal(wired, "--session", session_id) as client:
-        client.type("/history")
-        await eventually(lambda: wire.opened >= 2, 10)
         client.type("/help")
-        await client.says("/quit")
+        await client.says("/quit")  # now it is connected
         wire.breaks_before_an_answer = True
         client.type("Hello?")
         await client.says("Hello.")
@@ -133,3 +133,37 @@ async def test_a_second_ctrl_c_leaves_while_the_network_is_away(address: str, mo
 
             assert await client.ended() == 130
     assert "Traceback" not in client.noticed
+
+
+async def test_when_the_past_is_gone_the_client_says_so_and_shows_the_stored_text(
+    address: str, model: OpenAIFake, database_url: str
+) -> None:
+    gate = asyncio.Event()
+    model.script(Text("One, "), Wait(gate), Text("two."))
+    session_id = await new_session(address)
+
+    async def is_complete() -> bool:
+        return ("assistant", "One, two.") in await stored(address, session_id)
+
+    async with wire_to(address) as (wired, wire), terminal(wired, "--session", session_id) as client:
+        client.type("Count")
+        await client.says("One, ")
+        with wire.down():
+            gate.set()
+            await eventually(is_complete)
+            await forget_events(database_url)
+        await client.notices("this is what is stored:")
+
+        assert await client.end() == 0
+    assert client.said == "One, \nOne, two.\n"
+    assert "cannot be told in order" in client.noticed
+
+
+async def forget_events(database_url: str) -> None:
+    """What the service does with the events of finished runs after a day."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute("update journals set kept_after = last_seq")
+        await connection.execute("delete from events")
+    finally:
+        await connection.close()

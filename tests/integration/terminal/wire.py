@@ -15,8 +15,6 @@ class Wire:
         self._ends: set[asyncio.StreamWriter] = set()
         self.breaks_before_an_answer = False
         """What the client says next still arrives; then the wire breaks, before anything comes back."""
-        self.opened = 0
-        """Connections made so far."""
 
     def cut(self) -> None:
         """Break every connection now."""
@@ -35,7 +33,6 @@ class Wire:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of the client's."""
-        self.opened += 1
         if not self._is_up:
             writer.transport.abort()
             return
