@@ -45,8 +45,8 @@ def main() -> int:
             for name in options.names or _BENCHMARKS:
                 with scratch() as own, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                     runner.run(_BENCHMARKS[name].run(shared if options.quick else own, quick=options.quick))
-    except BenchmarkFailed as failure:
-        print(f"\n{failure}", file=sys.stderr)
+    except (BenchmarkFailed, TimeoutError) as failure:
+        print(f"\n{str(failure) or 'Something took longer than a minute; the benchmark was given up.'}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

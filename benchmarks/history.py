@@ -9,13 +9,14 @@ import asyncpg
 
 from benchmarks import usage
 from benchmarks.clients import Chat, chat_on
+from benchmarks.load import warm_up
 from benchmarks.report import Figures, compare, percentile
 from benchmarks.servers import Server, service, upstream
 from benchmarks.upstream import paced
 from db.ids import new_id
 
 _TOKENS = 300
-"""Of each old message: ten fill the window, so that the model is given equally much of every session."""
+"""Of each old message, ten of which do not fit: the model is given equally much of every session."""
 _WINDOW = {"CONTEXT__DEFAULT_WINDOW": "2048", "CONTEXT__REPLY_TOKENS": "512"}
 _WORDS = "Ten messages of this length are more than the model of this benchmark can take. " * 15
 _STATISTICS_SECONDS = 1.5
@@ -33,6 +34,7 @@ async def run(home: Path, *, quick: bool) -> None:
                 session = await _session_with(ours, database, length)
                 chats[f"{length:,} messages"] = await chat_on(ours, session)
             await database.execute("ANALYZE messages")
+            await warm_up(list(chats.values()))
             results: dict[str, list[Figures]] = {name: [] for name in chats}
             for _ in range(rounds):
                 for name, figures in (await _round(ours, database, chats, turns)).items():
@@ -45,21 +47,13 @@ async def run(home: Path, *, quick: bool) -> None:
 
 async def _session_with(server: Server, database: "asyncpg.Connection[asyncpg.Record]", length: int) -> str:
     """A session with a chain of `length` messages, put straight into the database."""
-    (session,) = await server.new_sessions(1)
+    [session] = await server.new_sessions(1)
     ids = [new_id() for _ in range(length)]
     rows = [
-        (
-            own,
-            UUID(session),
-            parent,
-            ("user", "assistant")[number % 2],
-            _WORDS,
-            _TOKENS,
-            ("stop" if number % 2 else None),
-        )
-        for number, (own, parent) in enumerate(zip(ids, [None, *ids], strict=False))
+        (id, UUID(session), parent, ("user", "assistant")[number % 2], _WORDS, _TOKENS)
+        for number, (id, parent) in enumerate(zip(ids, [None, *ids], strict=False))
     ]
-    columns = ["id", "session_id", "parent_id", "role", "content", "token_count", "finish_reason"]
+    columns = ["id", "session_id", "parent_id", "role", "content", "token_count"]
     await database.copy_records_to_table("messages", records=rows, columns=columns)
     await database.execute("UPDATE sessions SET active_leaf_id = $2 WHERE id = $1", UUID(session), ids[-1])
     return session
@@ -92,10 +86,7 @@ async def _work(server: Server, database: "asyncpg.Connection[asyncpg.Record]", 
     own, stored = usage.cpu_seconds([server.pid]), usage.cpu_seconds(server.database_pids())
     for _ in range(turns):
         await chat.turn(paced(0, 5))
-    own, stored = (
-        usage.cpu_seconds([server.pid]) - own,
-        usage.cpu_seconds(server.database_pids()) - stored,
-    )
+    own, stored = usage.cpu_seconds([server.pid]) - own, usage.cpu_seconds(server.database_pids()) - stored
     after = await _counts(database)
     work = {name: (after[name] - before[name]) / turns for name in after}
     return work | {"CPU, server process [ms]": own / turns * 1e3, "CPU, PostgreSQL [ms]": stored / turns * 1e3}

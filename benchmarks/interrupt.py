@@ -1,7 +1,6 @@
 """How long a user waits for the word that stops a reply to be obeyed, here and at the model's server."""
 
 import asyncio
-import random
 from functools import partial
 from pathlib import Path
 
@@ -41,16 +40,15 @@ async def _interrupts(server: Server, upstream: str, model: str, streams: int, i
         running = dict(enumerate(talking))
         sent: dict[str, int] = {}
         heard: list[int] = []
-        choice = random.Random(1)
-        for number in range(streams, streams + interrupts):
+        for number in range(interrupts):
             await asyncio.sleep(_BETWEEN)
-            chosen = choice.choice(sorted(running))
-            chat = running.pop(chosen)
-            running[number] = chat
+            # The oldest, which has certainly reached its phase.
+            chat = running.pop(number)
             at, came = await _interrupt(chat)
-            sent[tag(chosen)] = at
+            sent[tag(number)] = at
             heard.append(came - at)
-            chat.say(model, tag(number))
+            running[number + streams] = chat
+            chat.say(model, tag(number + streams))
         closed = await _closed(http, upstream, set(sent))
         for chat in running.values():
             await _interrupt(chat)

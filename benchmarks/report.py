@@ -26,14 +26,15 @@ async def in_turns(rounds: int, measures: Mapping[str, Callable[[], Awaitable[Fi
 
 
 def compare(title: str, results: Mapping[str, Sequence[Figures]], reference: str) -> None:
-    """Print medians of the rounds, and beside them the medians of each round's ratio to the reference."""
+    """Print medians of the rounds; beside them the medians of each round's ratio and difference to the reference."""
     rounds = len(results[reference])
     others = [name for name in results if name != reference]
     print(f"\n{title} (medians of {rounds} {'round' if rounds == 1 else 'rounds'})")
-    rows = [["", *results, *(f"{name} : {reference}" for name in others)]]
+    rows = [["", *results, *(f"{name} : {reference}" for name in others), f"{others[0]} - {reference}"]]
     for figure in results[reference][0]:
         absolute = [_number(median(one[figure] for one in results[name])) for name in results]
-        rows.append([figure, *absolute, *(_ratio(results[name], results[reference], figure) for name in others)])
+        ratios = [_ratio(results[name], results[reference], figure) for name in others]
+        rows.append([figure, *absolute, *ratios, _difference(results[others[0]], results[reference], figure)])
     _print_aligned(rows)
 
 
@@ -57,6 +58,10 @@ def machine() -> None:
 def _ratio(ones: Sequence[Figures], references: Sequence[Figures], figure: str) -> str:
     ratios = [one[figure] / ref[figure] for one, ref in zip(ones, references, strict=True) if ref[figure]]
     return f"{median(ratios):.2f}" if ratios else "-"
+
+
+def _difference(ones: Sequence[Figures], references: Sequence[Figures], figure: str) -> str:
+    return _number(median(one[figure] - ref[figure] for one, ref in zip(ones, references, strict=True)))
 
 
 def _number(value: float) -> str:

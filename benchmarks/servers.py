@@ -99,8 +99,8 @@ async def service(
 
 @asynccontextmanager
 async def bare_relay(home: Path, upstream: str, *, sdk_default: bool = False) -> AsyncGenerator[Server, None]:
-    """The bare relay; `sdk_default` reads the official client's typed chunks over its default transport."""
-    name = "bare relay, SDK default" if sdk_default else "bare relay"
+    """The bare relay; `sdk_default`, which is then its name, reads typed chunks over the client's default transport."""
+    name = "SDK default" if sdk_default else "bare relay"
     command = [sys.executable, "-m", "benchmarks.bare_relay", *(["--sdk-default"] if sdk_default else []), upstream]
     home = home / name.replace(" ", "-")
     home.mkdir(exist_ok=True)
