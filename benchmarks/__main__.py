@@ -46,7 +46,7 @@ def main() -> int:
                 with scratch() as own, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                     runner.run(_BENCHMARKS[name].run(shared if options.quick else own, quick=options.quick))
     except (BenchmarkFailed, TimeoutError) as failure:
-        print(f"\n{str(failure) or 'Something took longer than a minute; the benchmark was given up.'}", file=sys.stderr)
+        print(f"\n{str(failure) or 'Something took longer than a minute.'}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
