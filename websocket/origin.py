@@ -20,9 +20,10 @@ def is_own_origin(origin: str | None, host: str, scheme: str, allowed: Collectio
 
 
 def _own(host: str, scheme: str) -> list[str]:
+    if not host:
+        return []
     # Browsers leave the usual port out of an origin.
-    host = host.removesuffix(_DEFAULT_PORTS.get(scheme, "")) if host else host
-    name, port = split_host(host)
+    name, port = split_host(host.removesuffix(_DEFAULT_PORTS.get(scheme, "")))
     names = {name, *_ALIASES} if name in _LOOPBACK else {name}
     return [f"{scheme}://{name}{port}" for name in names]
 

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse
+from starlette.responses import StreamingResponse
 
 from api.dependencies import Chat, CurrentUser, Replies, Streams, UntilSent, takes_json
 from api.routes.responses import Responses, problems
@@ -55,9 +56,7 @@ async def interrupt_run(
     return InterruptAnswer(run_id=await chat.interrupt(user, SessionId(session_id), run_id))
 
 
-@router.get(
-    "/events", operation_id="streamEvents", response_class=EventSourceResponse, responses=_STREAM | problems(404)
-)
+@router.get("/events", operation_id="streamEvents", response_class=StreamingResponse, responses=_STREAM | problems(404))
 async def stream_events(
     session_id: UUID,
     user: CurrentUser,
