@@ -49,7 +49,8 @@ class EventStreams:
             try:
                 frames = await self._wait(next_frames)
             except TimeoutError:
-                yield KEEPALIVE_COMMENT
+                if not self._is_closing:
+                    yield KEEPALIVE_COMMENT
                 continue
             except (JournalGone, PastIsGone):
                 return  # whoever comes back with a position is told why

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from db.ids import MessageId, PersonaId, SessionId, UserId, new_id
+from db.ids import MessageId, PersonaId, RunId, SessionId, UserId, new_id
 from db.records import SessionRecord
 from db.stores.personas import PersonaStore
 from db.stores.sessions import FirstMessage, NoSuchPersona, SessionStore
@@ -96,6 +96,11 @@ class SessionService:
         if not await self._sessions.delete(session_id, owner_id, version=version):
             await self._unchanged(owner_id, session_id, version)
         self._journal.end(session_id)
+
+    async def interrupt(self, owner_id: UserId, session_id: SessionId, run_id: RunId | None) -> RunId:
+        """Stop a run of the session, the active one if none is named. Raises `NotFound`, `NothingRunning`."""
+        await self.get(owner_id, session_id)
+        return await self._chat.interrupt(owner_id, session_id, run_id)
 
     async def _stop(self, owner_id: UserId, session_id: SessionId) -> None:
         # Only one run is at work, and what waits behind it goes with the session's rows: whoever performs it

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse
 from starlette.responses import StreamingResponse
 
-from api.dependencies import Chat, CurrentUser, Replies, Streams, UntilSent, takes_json
+from api.dependencies import Chat, CurrentUser, Replies, Sessions, Streams, UntilSent, takes_json
 from api.routes.responses import Responses, problems
 from api.schemas.runs import InterruptAnswer, InterruptRequest, MessageSend, ReplyAnswer, Run
 from api.streams import resync_event
@@ -49,11 +49,11 @@ async def send_message(
 
 @router.post("/interrupt", status_code=202, operation_id="interruptRun", responses=problems(404, 409, changes=True))
 async def interrupt_run(
-    session_id: UUID, user: CurrentUser, chat: Chat, body: InterruptRequest | None = None
+    session_id: UUID, user: CurrentUser, sessions: Sessions, body: InterruptRequest | None = None
 ) -> InterruptAnswer:
     """Stop a run."""
     run_id = body and body.run_id and RunId(body.run_id)
-    return InterruptAnswer(run_id=await chat.interrupt(user, SessionId(session_id), run_id))
+    return InterruptAnswer(run_id=await sessions.interrupt(user, SessionId(session_id), run_id))
 
 
 @router.get("/events", operation_id="streamEvents", response_class=StreamingResponse, responses=_STREAM | problems(404))
