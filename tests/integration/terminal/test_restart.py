@@ -38,7 +38,7 @@ async def test_a_message_sent_while_the_service_is_down_arrives_once(
     session_id = await new_session(program.address)
     async with terminal(program.address, "--session", session_id) as client:
         client.type("Hello?")
-        await client.says("Hello.")
+        await client.says("Hello.\n")  # the line ends when the reply is stored
         await program.kill()
         client.type("Are you there?")
         await client.notices("connection is lost")
