@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 _CLOSE_SECONDS = 5
 
+_SETTINGS = {
+    "application_name": "colloquy",
+    # Short statements with an index for each: a plan that was made while a table was small must not be one that
+    # reads all of it, and neither planning anew nor compiling would pay.
+    "enable_seqscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+}
+
 # An interrupted connection shows as any of these, a plain OSError among them.
 _LOST = (
     OSError,  # TimeoutError too
@@ -45,7 +54,7 @@ class Database:
 
         With `durable=False` a commit is answered before it is on disk: for measuring what durability costs.
         """
-        settings = {"application_name": "colloquy"} | ({} if durable else {"synchronous_commit": "off"})
+        settings = _SETTINGS | ({} if durable else {"synchronous_commit": "off"})
         with translated():
             pool = await asyncpg.create_pool(
                 dsn,

@@ -41,6 +41,7 @@ class Connection:
         self._waiting = 0
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
+        self._is_sending = False
         self._closing: tuple[int, str] | None = None
         self._end = asyncio.Event()
 
@@ -59,6 +60,17 @@ class Connection:
         self._filled.set()
         if self._waiting > self._limit:
             self.close(SLOW_READER, "you do not read what is sent to you")
+
+    async def send(self, text: str) -> None:
+        """Send a frame after those that wait, and wait as long as the client lets us wait."""
+        if self._outbox or self._is_sending:
+            self.push(text)
+            await self.room()
+            return
+        # Nothing waits: the frame need not be handed to another task first.
+        await self._send(text)
+        if self._outbox:
+            self._filled.set()
 
     async def room(self) -> None:
         """Wait while the outbox is full."""
@@ -88,12 +100,20 @@ class Connection:
     async def _write(self) -> None:
         while True:
             await self._filled.wait()
-            while self._outbox:
-                text = self._outbox.popleft()
-                await self._socket.send_text(text)
-                self._waiting -= len(text)
             self._filled.clear()
-            self._emptied.set()
+            while self._outbox and not self._is_sending:
+                text = self._outbox.popleft()
+                await self._send(text)
+                self._waiting -= len(text)
+            if not self._outbox:
+                self._emptied.set()
+
+    async def _send(self, text: str) -> None:
+        self._is_sending = True
+        try:
+            await self._socket.send_text(text)
+        finally:
+            self._is_sending = False
 
     async def _until_closed(self) -> None:
         await self._end.wait()

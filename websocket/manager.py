@@ -168,8 +168,7 @@ class SessionChannel:
         try:
             while True:
                 for frame in await attachment.reader.next():
-                    self._connection.push(frame.text)
-                await self._connection.room()
+                    await self._connection.send(frame.text)
         except JournalGone:
             self._connection.close(NOT_FOUND, "the session was deleted")
         except (DatabaseError, PastIsGone):

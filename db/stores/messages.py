@@ -29,7 +29,11 @@ class Snapshot:
 
 
 class MessageStore:
-    """Messages of an owner's sessions."""
+    """Messages of an owner's sessions.
+
+    Branches are walked by LATERAL: each step is one look-up by id. Joined plainly, the planner may hash the whole table
+    for each step.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -56,7 +60,9 @@ class MessageStore:
                     SELECT m.*, 1 AS depth FROM start JOIN messages m ON m.id = start.id AND m.session_id = $1
                     UNION ALL
                     SELECT m.*, path.depth + 1 FROM path
-                    JOIN messages m ON m.id = path.parent_id AND m.session_id = $1
+                    CROSS JOIN LATERAL (
+                        SELECT * FROM messages WHERE id = path.parent_id AND session_id = $1 LIMIT 1
+                    ) m
                     WHERE path.depth <= $4
                 )
                 SELECT start.seq, path.* FROM start LEFT JOIN path ON true ORDER BY path.depth
@@ -102,7 +108,10 @@ class MessageStore:
                     UNION ALL
                     SELECT m.id, m.parent_id, m.role, m.content, m.token_count, m.finish_reason,
                            path.total + m.token_count + $4, path.depth + 1
-                    FROM path JOIN messages m ON m.id = path.parent_id AND m.session_id = $1
+                    FROM path
+                    CROSS JOIN LATERAL (
+                        SELECT * FROM messages WHERE id = path.parent_id AND session_id = $1 LIMIT 1
+                    ) m
                     WHERE path.total <= $3
                 )
                 SELECT id, role, content, token_count, finish_reason FROM path ORDER BY depth DESC

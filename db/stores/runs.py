@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from db.errors import DatabaseError
+from db.errors import DatabaseError, DuplicateName
 from db.ids import MessageId, ReplicaId, RunId, SessionId, UserId
 from db.pool import Database
 from db.records import MessageRecord, RunRecord
@@ -129,6 +129,23 @@ class RunStore:
         The same `client_message_id` gives the run that was accepted before. `announce(queued)` makes the
         event that says so. Raises `NoSuchSession`, `RunIsActive` (with `when_busy="reject"`), `QueueIsFull`.
         """
+        try:
+            async with self._database.connection() as connection:
+                idle = await self._insert(connection, new, replica_id, announce(False), waits=False)
+        except DuplicateName:
+            idle = None  # a retry: the other way finds the run that is there
+        if idle is not None:
+            return Accepted(idle.run, is_new=True, claimed=idle)
+        return await self._accept_busy(new, replica_id, when_busy, queue_limit, announce)
+
+    async def _accept_busy(
+        self,
+        new: NewRun,
+        replica_id: ReplicaId,
+        when_busy: WhenBusy,
+        queue_limit: int,
+        announce: Callable[[bool], NewEvent],
+    ) -> Accepted:
         async with self._database.transaction() as connection:
             # The journal's row is locked before any other row is read, here and everywhere: what follows sees
             # the session as the last writer left it, and no two transactions wait for each other.
@@ -154,41 +171,50 @@ class RunStore:
                 raise RunIsActive(str(known[0].id))
             if len(known) > queue_limit:
                 raise QueueIsFull(str(new.session_id))
-            run, fence = await self._insert(connection, new, replica_id, announce(bool(known)), waits=bool(known))
+            claimed = await self._insert(connection, new, replica_id, announce(bool(known)), waits=bool(known))
+            assert claimed is not None, "nothing can have changed under the lock"
             if known and when_busy == "interrupt":
                 await _mark_interrupted(connection, known[0].id, "message")
         if known:
-            return Accepted(run, is_new=True, busy=known[0].id)
-        return Accepted(run, is_new=True, claimed=Claimed(run, Lease(replica_id, fence)))
+            return Accepted(claimed.run, is_new=True, busy=known[0].id)
+        return Accepted(claimed.run, is_new=True, claimed=claimed)
 
     async def _insert(
         self, connection: "PooledConnection", new: NewRun, replica_id: ReplicaId, event: NewEvent, *, waits: bool
-    ) -> tuple[RunRecord, int]:
+    ) -> Claimed | None:
+        """Store it all in one statement; None if the session is not idle (and the run does not wait for it).
+
+        Without a lock the statement sees the session as it was when it began. `seen` makes sure that nothing has
+        been written since: PostgreSQL compares again after it has waited for the row.
+        """
         row = await connection.fetchrow(
             """
-            WITH head AS (
-                UPDATE journals SET
-                    last_seq = last_seq + 1,
-                    run_id = CASE WHEN $8 THEN run_id ELSE $2 END,
-                    replica_id = CASE WHEN $8 THEN replica_id ELSE $9 END,
-                    fence = CASE WHEN $8 THEN fence ELSE fence + 1 END,
-                    lease_until = CASE WHEN $8 THEN lease_until ELSE now() + make_interval(secs => $10) END
-                WHERE session_id = $1
-                RETURNING last_seq, fence
+            WITH seen AS (
+                SELECT j.last_seq, s.active_leaf_id FROM journals j JOIN sessions s ON s.id = j.session_id
+                WHERE j.session_id = $1 AND s.owner_id = $13
+                  AND ($8 OR NOT EXISTS (SELECT FROM runs WHERE session_id = $1 AND state <> 'finished'))
+            ), head AS (
+                UPDATE journals j SET
+                    last_seq = j.last_seq + 1,
+                    run_id = CASE WHEN $8 THEN j.run_id ELSE $2 END,
+                    replica_id = CASE WHEN $8 THEN j.replica_id ELSE $9 END,
+                    fence = CASE WHEN $8 THEN j.fence ELSE j.fence + 1 END,
+                    lease_until = CASE WHEN $8 THEN j.lease_until ELSE now() + make_interval(secs => $10) END
+                FROM seen
+                WHERE j.session_id = $1 AND j.last_seq = seen.last_seq AND ($8 OR j.run_id IS NULL)
+                RETURNING j.last_seq, j.fence, seen.active_leaf_id
             ), event AS (
                 INSERT INTO events (session_id, seq, run_id, type, body)
                 SELECT $1, head.last_seq, $2, $11, $12 FROM head
-            ), turns AS (
-                SELECT * FROM unnest($4::uuid[], $5::text[], $6::int[])
-                    WITH ORDINALITY AS t (id, content, token_count, ordinal)
             ), said AS (
                 INSERT INTO messages (id, session_id, parent_id, run_id, role, content, token_count)
-                SELECT t.id, $1, coalesce(lag(t.id) OVER (ORDER BY t.ordinal), s.active_leaf_id), $2, 'user',
+                SELECT t.id, $1, coalesce(lag(t.id) OVER (ORDER BY t.ordinal), head.active_leaf_id), $2, 'user',
                        t.content, t.token_count
-                FROM turns t CROSS JOIN sessions s WHERE s.id = $1
+                FROM head CROSS JOIN unnest($4::uuid[], $5::text[], $6::int[])
+                    WITH ORDINALITY AS t (id, content, token_count, ordinal)
             ), leaf AS (
-                UPDATE sessions SET active_leaf_id = ($4::uuid[])[cardinality($4::uuid[])], updated_at = now()
-                WHERE id = $1
+                UPDATE sessions s SET active_leaf_id = ($4::uuid[])[cardinality($4::uuid[])], updated_at = now()
+                FROM head WHERE s.id = $1
             )
             INSERT INTO runs
                 (id, session_id, owner_id, client_message_id, user_message_id, state, request, first_seq, started_at)
@@ -212,8 +238,7 @@ class RunStore:
             event.body,
             new.owner_id,
         )
-        assert row is not None
-        return record(RunRecord, row), row["fence"]
+        return None if row is None else Claimed(record(RunRecord, row), Lease(replica_id, row["fence"]))
 
     async def finish(self, claimed: Claimed, ending: Ending, *, take_next: bool) -> Ended | None:
         """Write the last events, the reply and the end of the run in one transaction.
@@ -222,90 +247,36 @@ class RunStore:
         given back. Returns None if the lease was lost: then nothing is written. Doing it again after an
         unanswered commit changes nothing and answers the same.
         """
-        run, lease = claimed.run, claimed.lease
+        async with self._database.connection() as connection:
+            first_seq = await _end(connection, claimed, ending, unless_others_wait=True)
+        if first_seq is not None:
+            return Ended(first_seq, None)
         async with self._database.transaction() as connection:
-            head = await _lock_journal(connection, run.session_id)
-            if head is None or head["fence"] != lease.fence or head["run_id"] != run.id:
-                return await self._finished_before(connection, claimed, len(ending.events))
-            first_seq = head["last_seq"] + 1
-            last_seq = head["last_seq"] + len(ending.events)
-            await connection.execute(
-                """
-                INSERT INTO events (session_id, seq, run_id, type, body)
-                SELECT $1, $2 + e.ordinal, $3, e.type, e.body
-                FROM unnest($4::text[], $5::text[]) WITH ORDINALITY AS e (type, body, ordinal)
-                """,
-                run.session_id,
-                head["last_seq"],
-                run.id,
-                [event.type for event in ending.events],
-                [event.body for event in ending.events],
-            )
-            if ending.reply is not None:
-                await _insert_reply(connection, run, ending.reply, ending.finish_reason)
-            await connection.execute(
-                """
-                UPDATE runs SET state = 'finished', finished_at = now(), finish_reason = $2, error = $3, usage = $4,
-                    timings = $5, reply_message_id = $6, last_seq = $7
-                WHERE id = $1
-                """,
-                run.id,
-                ending.finish_reason,
-                ending.error,
-                ending.usage,
-                ending.timings,
-                None if ending.reply is None else ending.reply.id,
-                last_seq,
-            )
-            following = await self._start_next(connection, run.session_id, lease, last_seq, take=take_next)
+            head = await _lock_journal(connection, claimed.run.session_id)
+            first_seq = await _end(connection, claimed, ending, unless_others_wait=False)
+            if head is None or first_seq is None:
+                return await _ended_before(connection, claimed, len(ending.events))
+            following = await self._start_next(connection, claimed) if take_next else None
         return Ended(first_seq, following)
 
-    async def _finished_before(self, connection: "PooledConnection", claimed: Claimed, count: int) -> Ended | None:
+    async def _start_next(self, connection: "PooledConnection", ended: Claimed) -> Claimed | None:
         row = await connection.fetchrow(
             """
-            SELECT j.fence, r.last_seq - $4 + 1 AS ending_seq, n.* FROM runs r
-            JOIN journals j ON j.session_id = r.session_id
-            LEFT JOIN runs n ON n.id = j.run_id AND j.replica_id = $2 AND j.fence = $3 + 1
-            WHERE r.id = $1 AND r.state = 'finished'
+            WITH next AS (
+                UPDATE runs SET state = 'running', started_at = now()
+                WHERE id = (SELECT id FROM runs WHERE session_id = $1 AND state = 'queued' ORDER BY first_seq LIMIT 1)
+                RETURNING *
+            ), head AS (
+                UPDATE journals j SET run_id = next.id, fence = j.fence + 1,
+                    lease_until = now() + make_interval(secs => $2)
+                FROM next WHERE j.session_id = $1 RETURNING j.fence
+            )
+            SELECT next.*, head.fence FROM next CROSS JOIN head
             """,
-            claimed.run.id,
-            claimed.lease.replica_id,
-            claimed.lease.fence,
-            count,
-        )
-        if row is None:
-            return None
-        if row["id"] is None:
-            return Ended(row["ending_seq"], None)
-        following = Claimed(record(RunRecord, row), Lease(claimed.lease.replica_id, row["fence"]))
-        return Ended(row["ending_seq"], following)
-
-    async def _start_next(
-        self, connection: "PooledConnection", session_id: SessionId, lease: Lease, last_seq: int, *, take: bool
-    ) -> Claimed | None:
-        row = await connection.fetchrow(
-            """
-            UPDATE runs SET state = 'running', started_at = now()
-            WHERE id = (SELECT id FROM runs WHERE session_id = $1 AND state = 'queued' ORDER BY first_seq LIMIT 1)
-              AND $2
-            RETURNING *
-            """,
-            session_id,
-            take,
-        )
-        run = record_or_none(RunRecord, row)
-        fence = await connection.fetchval(
-            """
-            UPDATE journals SET last_seq = $2, run_id = $3, fence = fence + 1,
-                lease_until = CASE WHEN $3::uuid IS NULL THEN NULL ELSE now() + make_interval(secs => $4) END
-            WHERE session_id = $1 RETURNING fence
-            """,
-            session_id,
-            last_seq,
-            run and run.id,
+            ended.run.session_id,
             self._lease,
         )
-        return None if run is None else Claimed(run, Lease(lease.replica_id, fence))
+        return None if row is None else Claimed(record(RunRecord, row), Lease(ended.lease.replica_id, row["fence"]))
 
     async def take_over(
         self, replica_id: ReplicaId, *, besides: Sequence[SessionId], limit: int, at_once: bool = False
@@ -510,30 +481,88 @@ async def _mark_interrupted(connection: "PooledConnection", run_id: RunId, by: s
     await connection.execute("UPDATE runs SET interrupt_by = coalesce(interrupt_by, $2) WHERE id = $1", run_id, by)
 
 
-async def _insert_reply(connection: "PooledConnection", run: RunRecord, reply: NewReply, finish_reason: str) -> None:
-    # A message that waited for this reply was stored as a child of the same user message: it moves behind the
-    # reply, so the history reads question, answer, question, whatever was committed first.
-    await connection.execute(
+async def _end(
+    connection: "PooledConnection", claimed: Claimed, ending: Ending, *, unless_others_wait: bool
+) -> int | None:
+    """Write a run's end in one statement and give its lease back; the position of the first of its last events.
+
+    None, and nothing written, if the lease is not held any more. With `unless_others_wait` also if a message waits
+    in the session, or if something was written while the statement waited for the journal's row.
+    """
+    reply = ending.reply
+    return await connection.fetchval(
         """
-        WITH moved AS (
-            UPDATE messages SET parent_id = $1 WHERE session_id = $2 AND parent_id = $3 AND role = 'user'
+        WITH seen AS (
+            SELECT last_seq FROM journals
+            WHERE session_id = $1
+              AND NOT ($4 AND EXISTS (SELECT FROM runs WHERE session_id = $1 AND state = 'queued'))
+        ), head AS (
+            UPDATE journals j SET last_seq = j.last_seq + cardinality($5::text[]), fence = j.fence + 1,
+                run_id = NULL, lease_until = NULL
+            FROM seen
+            WHERE j.session_id = $1 AND j.run_id = $2 AND j.fence = $3 AND j.last_seq = seen.last_seq
+            RETURNING seen.last_seq AS base, j.last_seq
+        ), written AS (
+            INSERT INTO events (session_id, seq, run_id, type, body)
+            SELECT $1, head.base + e.ordinal, $2, e.type, e.body
+            FROM head CROSS JOIN unnest($5::text[], $6::text[]) WITH ORDINALITY AS e (type, body, ordinal)
+        ), ended AS (
+            UPDATE runs r SET state = 'finished', finished_at = now(), finish_reason = $7, error = $8, usage = $9,
+                timings = $10, reply_message_id = $11, last_seq = head.last_seq
+            FROM head WHERE r.id = $2
+        ), replied AS (
+            INSERT INTO messages
+                (id, session_id, parent_id, run_id, role, content, parts, token_count, finish_reason, provider, model)
+            SELECT $11, $1, $12, $2, 'assistant', $13, $14, $15, $7, $16, $17
+            FROM head WHERE $11::uuid IS NOT NULL
+        ), moved AS (
+            -- A message that waited for this reply was stored as a child of the same user message. It moves behind
+            -- the reply, so the history reads question, answer, question, whatever was committed first.
+            UPDATE messages m SET parent_id = $11
+            FROM head WHERE m.parent_id = $12 AND m.session_id = $1 AND m.role = 'user' AND $11::uuid IS NOT NULL
         ), leaf AS (
-            UPDATE sessions SET updated_at = now(),
-                active_leaf_id = CASE WHEN active_leaf_id = $3 THEN $1 ELSE active_leaf_id END
-            WHERE id = $2
+            UPDATE sessions s SET updated_at = now(),
+                active_leaf_id = CASE WHEN s.active_leaf_id = $12 THEN $11 ELSE s.active_leaf_id END
+            FROM head WHERE s.id = $1 AND $11::uuid IS NOT NULL
         )
-        INSERT INTO messages
-            (id, session_id, parent_id, run_id, role, content, parts, token_count, finish_reason, provider, model)
-        VALUES ($1, $2, $3, $4, 'assistant', $5, $6, $7, $8, $9, $10)
+        SELECT head.base + 1 FROM head
         """,
-        reply.id,
-        run.session_id,
-        run.user_message_id,
-        run.id,
-        reply.content,
-        reply.parts,
-        reply.token_count,
-        finish_reason,
-        reply.provider,
-        reply.model,
+        claimed.run.session_id,
+        claimed.run.id,
+        claimed.lease.fence,
+        unless_others_wait,
+        [event.type for event in ending.events],
+        [event.body for event in ending.events],
+        ending.finish_reason,
+        ending.error,
+        ending.usage,
+        ending.timings,
+        reply and reply.id,
+        claimed.run.user_message_id,
+        reply and reply.content,
+        reply and reply.parts,
+        reply and reply.token_count,
+        reply and reply.provider,
+        reply and reply.model,
     )
+
+
+async def _ended_before(connection: "PooledConnection", claimed: Claimed, count: int) -> Ended | None:
+    """What an unanswered commit has done already; None if it was not ours that ended the run."""
+    row = await connection.fetchrow(
+        """
+        SELECT j.fence, r.last_seq - $4 + 1 AS ending_seq, n.* FROM runs r
+        JOIN journals j ON j.session_id = r.session_id
+        LEFT JOIN runs n ON n.id = j.run_id AND j.replica_id = $2 AND j.fence = $3 + 2
+        WHERE r.id = $1 AND r.state = 'finished'
+        """,
+        claimed.run.id,
+        claimed.lease.replica_id,
+        claimed.lease.fence,
+        count,
+    )
+    if row is None:
+        return None
+    if row["id"] is None:
+        return Ended(row["ending_seq"], None)
+    return Ended(row["ending_seq"], Claimed(record(RunRecord, row), Lease(claimed.lease.replica_id, row["fence"])))

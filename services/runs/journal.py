@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from db.errors import DatabaseError, DatabaseUnavailable, WriteConflict
 from db.ids import RunId, SessionId
@@ -25,8 +26,18 @@ _DELTA_CHARACTERS = 16_384
 """The longest delta of one event: a frame that any client's defaults accept."""
 _EVENT_CHARACTERS = 256
 """What an event other than a delta is taken to weigh while it waits."""
+_FLUSH_SECONDS = 0.002
+"""The shortest time from one flush to the next: a commit costs as much CPU as relaying several deltas."""
+_UNHURRIED_SECONDS = 0.003
+"""How long what is no delta waits: nobody sees the difference, and a model that answers at once saves a commit."""
 _NOTIFIED_SESSIONS = 150
 """Sessions in one notification: PostgreSQL refuses payloads of 8000 bytes."""
+
+
+class Marks(Protocol):
+    """Is told that a log has something to be written; what is not urgent may wait a little for company."""
+
+    def __call__(self, log: "RunLog", /, *, urgent: bool) -> None: ...
 
 
 class RunLog:
@@ -34,9 +45,7 @@ class RunLog:
 
     __slots__ = ("_dirty", "_in_flight", "_limit", "_on_lost", "_pending", "_room", "claimed", "is_open")
 
-    def __init__(
-        self, claimed: Claimed, *, dirty: Callable[["RunLog"], None], on_lost: Callable[[], None], limit: int
-    ) -> None:
+    def __init__(self, claimed: Claimed, *, dirty: "Marks", on_lost: Callable[[], None], limit: int) -> None:
         self.claimed = claimed
         self.is_open = True
         self._dirty = dirty
@@ -50,7 +59,7 @@ class RunLog:
         """Take an event; readers see it once it is committed. Nothing is taken after `close`."""
         if self.is_open:
             self._pending.add(event)
-            self._dirty(self)
+            self._dirty(self, urgent=isinstance(event, TextDelta | ThinkingDelta | RefusalDelta))
 
     @property
     def is_full(self) -> bool:
@@ -150,6 +159,7 @@ class Journal:
         self._limit = pending_characters
         self._dirty: dict[RunLog, None] = {}
         self._has_dirty = asyncio.Event()
+        self._reminder: asyncio.TimerHandle | None = None
         self._unannounced: dict[SessionId, int] = {}
         self._has_unannounced = asyncio.Event()
         self.others = False
@@ -176,14 +186,19 @@ class Journal:
 
     async def write(self) -> None:
         """Flush whatever gathers, for ever. The task that runs this is the only one that flushes."""
+        loop = asyncio.get_running_loop()
         while True:
             await self._has_dirty.wait()
             self._has_dirty.clear()
+            begun = loop.time()
             logs, self._dirty = list(self._dirty), {}
             at = timestamp()
             writes = [_Write(log, _batch(log.claimed, events, at)) for log in logs if (events := log.begin_flush())]
             if writes:
                 await self._flush(writes)
+                # On a fast disk each delta would get a commit of its own. After a quiet moment the first event is
+                # written at once; only a stream of them is slowed to so many commits a second.
+                await asyncio.sleep(max(0.0, begun + _FLUSH_SECONDS - loop.time()))
 
     async def announce(self) -> None:
         """Tell other replicas which journals have gone on, for ever; a lost wake-up loses nothing."""
@@ -197,8 +212,15 @@ class Journal:
             except DatabaseError:
                 _log.debug("a wake-up was lost", exc_info=True)
 
-    def _mark(self, log: RunLog) -> None:
+    def _mark(self, log: RunLog, *, urgent: bool) -> None:
         self._dirty[log] = None
+        if urgent:
+            self._has_dirty.set()
+        elif self._reminder is None:
+            self._reminder = asyncio.get_running_loop().call_later(_UNHURRIED_SECONDS, self._remind)
+
+    def _remind(self) -> None:
+        self._reminder = None
         self._has_dirty.set()
 
     async def _flush(self, writes: list[_Write]) -> None:

@@ -44,7 +44,7 @@ async def test_a_reply_is_stored_as_it_was_shown(services: Services, model: Open
     assert frames[0].seq == 1
 
 
-@pytest.mark.parametrize("marker", [b"text_delta", b"COMMIT", b"message_accepted"])
+@pytest.mark.parametrize("marker", [b"text_delta", b"assistant_end", b"message_accepted"])
 async def test_a_commit_that_was_not_answered_happens_once(database_url: str, model: OpenAIFake, marker: bytes):
     gate = asyncio.Event()
     model.script(Text("one "), Text("two "), Wait(gate), Text("three"))
