@@ -9,6 +9,15 @@ from websocket.frames import ClientFrame, ServerFrame
 from websocket.multiplexed import MultiplexedClientFrame, MultiplexedServerFrame
 
 _REFERENCE = "#/components/schemas/{model}"
+_POSITION = {
+    "query": {
+        "type": "object",
+        "properties": {
+            "after": {"type": "integer", "minimum": 0, "description": "Replay what came after this position."},
+            "epoch": {"type": "string", "format": "uuid", "description": "The epoch that the position belongs to."},
+        },
+    }
+}
 
 
 def asyncapi_document(version: str, host: str) -> dict[str, Any]:
@@ -20,7 +29,7 @@ def asyncapi_document(version: str, host: str) -> dict[str, Any]:
             "One socket on one session: what happens in it comes as events, messages and interrupts go to it.",
             [*_models(ClientFrame), *_models(ServerFrame)],
         )
-        | {"parameters": {"session_id": {"description": "The id of a session."}}},
+        | {"parameters": {"session_id": {"description": "The id of a session."}}, "bindings": {"ws": _POSITION}},
         "multiplexed": _channel(
             "/ws/chat",
             "One socket for any number of conversations.",
@@ -72,7 +81,7 @@ def _operations(channel: str, union: Any, action: Literal["send", "receive"]) ->
 
 def _message(model: type[BaseModel]) -> dict[str, Any]:
     return {
-        "name": model.model_fields["type"].annotation and model.__name__,
+        "name": model.__name__,
         "summary": (model.__doc__ or "").strip().split("\n", 1)[0],
         "payload": {"$ref": _REFERENCE.format(model=model.__name__)},
     }

@@ -8,6 +8,8 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Send
 
+from db.errors import DatabaseError
+from services.errors import ColloquyError
 from services.runs.feed import Frame, JournalGone, PastIsGone
 
 KEEP_ALIVE = 15.0
@@ -52,7 +54,7 @@ class EventStreams:
                 if not self._is_closing:
                     yield KEEPALIVE_COMMENT
                 continue
-            except (JournalGone, PastIsGone):
+            except (JournalGone, PastIsGone, ColloquyError, DatabaseError):
                 return  # whoever comes back with a position is told why
             if not frames:
                 return

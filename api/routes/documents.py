@@ -11,15 +11,17 @@ from api.openapi import openapi_document
 
 router = APIRouter(include_in_schema=False)
 
+# Functions without `async` run in a thread: making a document takes half a second, in which replies go on.
+
 
 @router.get("/openapi.json")
-async def get_openapi(request: Request) -> dict[str, Any]:
+def get_openapi(request: Request) -> dict[str, Any]:
     """The REST interface."""
     return openapi_document(request.app)
 
 
 @router.get("/asyncapi.json")
-async def get_asyncapi(request: Request) -> dict[str, Any]:
+def get_asyncapi(request: Request) -> dict[str, Any]:
     """The sockets."""
     return asyncapi_document(request.app.version, request.headers["host"])
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from api.dependencies import CurrentUser, ExpectedVersion, Personas, takes_json
 from api.routes.responses import problems
 from api.schemas.model import Text
-from api.schemas.pages import Before, Limit, Page, cursor_of, link_next
-from api.schemas.personas import Mode, Persona, PersonaCreate, PersonaUpdate
+from api.schemas.pages import Before, Limit, cursor_of, link_next
+from api.schemas.personas import Mode, Persona, PersonaCreate, PersonaPage, PersonaUpdate
 from db.ids import PersonaId
 from services.personas import PersonaFilter
 
@@ -35,12 +35,12 @@ async def list_personas(
     q: Annotated[Text | None, Query(max_length=200, description="Looked for in names and descriptions.")] = None,
     before: Before = None,
     limit: Limit = 50,
-) -> Page[Persona]:
+) -> PersonaPage:
     """Personas, newest first."""
     wanted = PersonaFilter(mode, active, q)
     found, following = await personas.list(user, wanted, before=before and PersonaId(before), limit=limit)
     link_next(request, response, cursor_of(following))
-    return Page(items=[Persona.of(persona) for persona in found], next_cursor=cursor_of(following))
+    return PersonaPage(items=[Persona.of(persona) for persona in found], next_cursor=cursor_of(following))
 
 
 @router.get("/{persona_id}", operation_id="getPersona", responses=problems(404))

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from api.dependencies import CurrentUser, ExpectedVersion, Sessions, takes_json
 from api.routes.responses import problems
-from api.schemas.pages import Before, Limit, Page, cursor_of, link_next
-from api.schemas.sessions import Session, SessionCreate, SessionUpdate
+from api.schemas.pages import Before, Limit, cursor_of, link_next
+from api.schemas.sessions import Session, SessionCreate, SessionPage, SessionUpdate
 from db.ids import PersonaId, SessionId
 
 
@@ -37,7 +37,7 @@ def _door(noun: str) -> APIRouter:
         persona_id: Annotated[UUID | None, Query(description="Only those with this persona.")] = None,
         before: Before = None,
         limit: Limit = 50,
-    ) -> Page[Session]:
+    ) -> SessionPage:
         """Chat threads, newest first."""
         return await _page(request, response, user, sessions, persona_id, before, limit)
 
@@ -90,7 +90,7 @@ async def list_by_persona(
     sessions: Sessions,
     before: Before = None,
     limit: Limit = 50,
-) -> Page[Session]:
+) -> SessionPage:
     """The chat threads with a persona, newest first."""
     return await _page(request, response, user, sessions, persona_id, before, limit)
 
@@ -103,12 +103,12 @@ async def _page(
     persona_id: UUID | None,
     before: UUID | None,
     limit: int,
-) -> Page[Session]:
+) -> SessionPage:
     found, following = await sessions.list(
         user, persona_id=persona_id and PersonaId(persona_id), before=before and SessionId(before), limit=limit
     )
     link_next(request, response, cursor_of(following))
-    return Page(items=[Session.of(session) for session in found], next_cursor=cursor_of(following))
+    return SessionPage(items=[Session.of(session) for session in found], next_cursor=cursor_of(following))
 
 
 def _tagged(session: Session, response: Response) -> Session:

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from api.schemas.model import Answer, Body, Controls, Name, NotNull, Text, at_most
+from api.schemas.pages import Page
 from db.records import PersonaRecord
 
 Mode = Literal["reactive", "autonomous"]
@@ -78,3 +79,7 @@ class Persona(Answer):
             created_at=record.created_at,
             updated_at=record.updated_at,
         )
+
+
+class PersonaPage(Page[Persona]):
+    """Personas, newest first."""

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from api.schemas.model import Answer, Body, Controls, Metadata, Name, NotNull, Text
+from api.schemas.pages import Page
 from db.records import SessionRecord
 
 
@@ -65,3 +66,7 @@ class Session(Answer):
             created_at=record.created_at,
             updated_at=record.updated_at,
         )
+
+
+class SessionPage(Page[Session]):
+    """Chat threads, newest first."""

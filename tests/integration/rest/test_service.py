@@ -1,0 +1,140 @@
+"""What the service says about itself."""
+
+import re
+from typing import Any
+
+import asyncpg
+import httpx2
+
+from api.asyncapi import asyncapi_document
+from tests.integration.rest.reading import problem
+from tests.postgres import DurablePostgres
+from tests.service import local_settings, running_service
+
+
+async def test_a_healthy_service_says_so(http: httpx2.AsyncClient) -> None:
+    assert (await http.get("/livez")).json() == {"status": "alive"}
+    assert (await http.get("/readyz")).json() == {"status": "ready"}
+    health = (await http.get("/api/health")).json()
+    assert health["status"] == "ok"
+    assert [part["name"] for part in health["parts"]] == ["database", "migrations", "runs", "providers"]
+    assert all(part["ms"] >= 0 for part in health["parts"])
+
+
+async def test_without_its_database_the_service_lives_but_is_not_ready(durable_postgres: DurablePostgres) -> None:
+    async with (
+        running_service(local_settings(), durable_postgres.url) as base_url,
+        httpx2.AsyncClient(base_url=base_url, timeout=20) as http,
+    ):
+        await durable_postgres.stop()
+
+        assert (await http.get("/livez")).status_code == 200
+        unready = await http.get("/readyz")
+        problem(unready, 503, "unavailable")
+        assert unready.headers["retry-after"]
+        assert (await http.get("/api/health")).json()["status"] == "failing"
+        problem(await http.get("/api/sessions"), 503, "unavailable")
+
+        await durable_postgres.start()
+        assert (await http.get("/readyz")).status_code == 200
+
+
+async def test_a_database_of_another_version_is_not_ready(database_url: str) -> None:
+    async with (
+        running_service(local_settings(), database_url) as base_url,
+        httpx2.AsyncClient(base_url=base_url) as http,
+    ):
+        await _forget_migrations(database_url)
+
+        assert "migrations" in problem(await http.get("/readyz"), 503, "unavailable")["detail"]
+
+
+async def test_the_configuration_tells_what_can_be_used_and_no_secret(http: httpx2.AsyncClient) -> None:
+    answer = await http.get("/api/config")
+
+    config = answer.json()
+    assert config["auth_mode"] == "local"
+    assert config["default_provider"] == "openai"
+    assert config["default_model"] == "fake-small"
+    assert [server["name"] for server in config["providers"]] == ["openai", "demo"]
+    assert config["limits"]["body_bytes"] == 1_048_576
+    assert config["version"]
+    assert "sk-test" not in answer.text
+    assert "127.0.0.1" not in answer.text
+
+
+async def test_every_operation_is_documented_with_its_problems(http: httpx2.AsyncClient) -> None:
+    document = (await http.get("/openapi.json")).json()
+
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    ids = [operation["operationId"] for operation in operations]
+    assert len(ids) == len(set(ids))
+    assert all(re.fullmatch(r"[a-z]+([A-Z][a-z]+)+", id) for id in ids), ids
+    tags = {tag["name"] for tag in document["tags"] if tag["description"]}
+    for operation in operations:
+        assert set(operation["tags"]) <= tags
+        assert operation["description"]
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                schema = response["content"]["application/problem+json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Problem"}
+                assert len(response["content"]) == 1
+
+
+async def test_all_references_in_the_documents_lead_somewhere(http: httpx2.AsyncClient) -> None:
+    for path in ("/openapi.json", "/asyncapi.json"):
+        document = (await http.get(path)).json()
+        references = _references(document)
+        assert references
+        for reference in references:
+            target: Any = document
+            for step in reference.removeprefix("#/").split("/"):
+                target = target[step]
+
+
+async def test_the_rest_document_knows_the_frames_of_sockets_and_no_foreign_errors(http: httpx2.AsyncClient) -> None:
+    schemas = (await http.get("/openapi.json")).json()["components"]["schemas"]
+
+    assert {"Problem", "ClientFrame", "ServerFrame", "MessageFrame", "TextDeltaFrame"} <= set(schemas)
+    assert not {"HTTPValidationError", "ValidationError"} & set(schemas)
+
+
+async def test_the_document_of_the_sockets_has_both_and_every_frame(http: httpx2.AsyncClient) -> None:
+    document = (await http.get("/asyncapi.json")).json()
+
+    assert document["asyncapi"].startswith("3.")
+    addresses = {channel["address"] for channel in document["channels"].values()}
+    assert addresses == {"/ws/chat/{session_id}", "/ws/chat"}
+    query = document["channels"]["session"]["bindings"]["ws"]["query"]["properties"]
+    assert set(query) == {"after", "epoch"}
+    described = set(document["components"]["messages"])
+    assert {"MessageFrame", "InterruptFrame", "TextDeltaFrame", "AssistantEndFrame", "ChatFrame", "Chunk"} <= described
+    assert {operation["action"] for operation in document["operations"].values()} == {"send", "receive"}
+
+
+def test_the_document_of_the_sockets_is_the_same_every_time() -> None:
+    assert asyncapi_document("1", "localhost") == asyncapi_document("1", "localhost")
+
+
+async def test_the_documentation_can_be_opened(http: httpx2.AsyncClient) -> None:
+    answer = await http.get("/docs")
+
+    assert answer.status_code == 200
+    assert "/openapi.json" in answer.text
+
+
+def _references(value: Any) -> set[str]:
+    match value:
+        case dict():
+            inner = set[str]().union(*map(_references, value.values()))
+            return inner | ({value["$ref"]} if isinstance(value.get("$ref"), str) else set[str]())
+        case list():
+            return set[str]().union(*map(_references, value))
+        case _:
+            return set()
+
+
+async def _forget_migrations(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("delete from schema_migrations")
+    await connection.close()
