@@ -20,7 +20,7 @@ RUNTIME := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/runtime.stamp)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run chat migrate dev test check format bench env-example lock clean
+.PHONY: help setup run chat migrate dev test check format bench interop env-example lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -55,8 +55,12 @@ format: $(DEV) ## Put the sources into the house's format
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: $(DEV) ## Print what the hot paths cost on this machine
-	@$(PY) -m benchmarks
+bench: $(DEV) ## Print what the hot paths cost on this machine; ARGS="relay --quick" chooses
+	@$(PY) -m benchmarks $(ARGS)
+
+interop: $(DEV) ## Test against a model server that others wrote (compiled once from PyPI, some minutes)
+	@$(PY) -m tests.interop
+	@$(PY) -m pytest -q tests/interop $(ARGS)
 
 env-example: $(RUNTIME) ## Write .env.example from the settings model
 	@$(PY) -m api.env_example > .env.example.new && mv .env.example.new .env.example

@@ -169,7 +169,7 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
     """How much to tell: debug, info, warning or error."""
 
-    default_provider: str | None = None
+    default_provider: Annotated[Literal["openai", "azure", "ollama", "demo"] | None, BeforeValidator(_lower)] = None
     """Which of the model servers answers when nobody chose; otherwise the first that is found."""
     openai_api_key: SecretStr | None = None
     """The key for OpenAI or a compatible server."""
@@ -214,6 +214,14 @@ class Settings(BaseSettings):
         if value and urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
             raise ValueError("must start with postgresql://")
         return value
+
+    @model_validator(mode="after")
+    def _default_provider_is_configured(self) -> Self:
+        if self.default_provider == "openai" and not (self.openai_api_key or self.openai_base_url):
+            raise ValueError("DEFAULT_PROVIDER=openai needs OPENAI_API_KEY or OPENAI_BASE_URL")
+        if self.default_provider == "azure" and not self.azure_openai_endpoint:
+            raise ValueError("DEFAULT_PROVIDER=azure needs AZURE_OPENAI_ENDPOINT")
+        return self
 
     @model_validator(mode="after")
     def _local_stays_on_this_machine(self) -> Self:

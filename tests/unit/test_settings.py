@@ -134,6 +134,13 @@ def test_accounts_are_refused_while_they_do_not_exist(monkeypatch: pytest.Monkey
     assert refusal() == "AUTH_MODE: accounts do not exist yet; the only mode is local"
 
 
+@pytest.mark.parametrize("name", ["openai", "azure"])
+def test_a_default_provider_that_is_not_configured_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("DEFAULT_PROVIDER", name)
+    with pytest.raises(BadSettings, match=f"DEFAULT_PROVIDER={name} needs"):
+        load_settings(None)
+
+
 def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALLOWED_ORIGINS", "https://A.example, http://b.example:8080,")
     monkeypatch.setenv("TRUSTED_HOSTS", "chat.example")
