@@ -10,27 +10,27 @@ from services.health import Part
 router = APIRouter(tags=["service"])
 
 
-@router.get("/livez", operation_id="getLiveness")
+@router.get("/livez", operation_id="getLiveness", responses=problems())
 async def livez() -> service.Alive:
     """Whether the process answers; touches nothing."""
     return service.Alive()
 
 
-@router.get("/readyz", operation_id="getReadiness", responses=problems(503))
+@router.get("/readyz", operation_id="getReadiness", responses=problems())
 async def readyz(health: Health) -> service.Ready:
     """Whether new work is taken: the database answers, its schema is ours, and the service is not going down."""
     await health.ready()
     return service.Ready()
 
 
-@router.get("/api/health", operation_id="getHealth")
+@router.get("/api/health", operation_id="getHealth", responses=problems())
 async def get_health(health: Health) -> service.Health:
     """How each part of the service is, for people."""
     parts = [_shown(part) for part in await health.parts()]
     return service.Health(status="ok" if all(part.status == "ok" for part in parts) else "failing", parts=parts)
 
 
-@router.get("/api/config", operation_id="getConfig")
+@router.get("/api/config", operation_id="getConfig", responses=problems())
 async def get_config(request: Request, settings: CurrentSettings, providers: ModelServers) -> service.Config:
     """What a client has to know: model servers, limits, version."""
     servers = [providers.get(name) for name in providers.names]

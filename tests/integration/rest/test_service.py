@@ -1,5 +1,6 @@
 """What the service says about itself."""
 
+import asyncio
 import re
 from typing import Any
 
@@ -7,9 +8,12 @@ import asyncpg
 import httpx2
 
 from api.asyncapi import asyncapi_document
+from tests.fakes.openai_server import OpenAIFake
+from tests.fakes.script import Text, Wait
 from tests.integration.rest.reading import problem
 from tests.postgres import DurablePostgres
 from tests.service import local_settings, running_service
+from tests.waiting import eventually
 
 
 async def test_a_healthy_service_says_so(http: httpx2.AsyncClient) -> None:
@@ -47,6 +51,32 @@ async def test_a_database_of_another_version_is_not_ready(database_url: str) -> 
         await _forget_migrations(database_url)
 
         assert "migrations" in problem(await http.get("/readyz"), 503, "unavailable")["detail"]
+
+
+async def test_going_down_lets_the_reply_end_and_takes_nothing_new(database_url: str, model: OpenAIFake) -> None:
+    gate = asyncio.Event()
+    model.script(Text("One "), Wait(gate), Text("two."))
+    settings = local_settings(default_provider="openai", openai_base_url=model.url, openai_default_model="fake-small")
+    service = running_service(settings, database_url)
+    async with httpx2.AsyncClient(base_url=await service.__aenter__(), timeout=20) as http:
+        session = (await http.post("/api/sessions")).json()["id"]
+        path = f"/api/sessions/{session}/messages"
+        reply = asyncio.create_task(http.post(path, json={"content": "Count"}))
+        await model.request()
+        going_down = asyncio.create_task(service.__aexit__(None, None, None))
+        await eventually(lambda: _status_is(http, "/readyz", 503))
+
+        problem(await http.get("/readyz"), 503, "shutting_down")
+        refused = problem(await http.post(path, json={"content": "More"}), 503, "shutting_down")
+        gate.set()
+        await going_down
+
+    assert refused["resend_safe"]
+    assert reply.result().json()["message"]["content"] == "One two."
+
+
+async def _status_is(http: httpx2.AsyncClient, path: str, status: int) -> bool:
+    return (await http.get(path)).status_code == status
 
 
 async def test_the_configuration_tells_what_can_be_used_and_no_secret(http: httpx2.AsyncClient) -> None:

@@ -1,5 +1,6 @@
 """Sessions over REST, behind both doors."""
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -194,6 +195,22 @@ async def test_deleting_a_session_stops_its_reply_and_ends_its_streams(
         await (await model.request()).closed
         await watcher.rest()
     problem(await http.get(f"/api/sessions/{session_id}"), 404, "not_found")
+
+
+async def test_whoever_waits_for_a_reply_in_a_deleted_session_is_told(
+    http: httpx2.AsyncClient, session_id: str, model: OpenAIFake
+) -> None:
+    model.script(Endless("word "))
+    waiting = asyncio.create_task(http.post(f"/api/sessions/{session_id}/messages", json={"content": "Talk"}))
+    await model.request()
+
+    await http.delete(f"/api/sessions/{session_id}")
+
+    answer = await waiting
+    if answer.status_code == 200:  # the reply was stopped, and read in the moment before its session went
+        assert answer.json()["finish_reason"] == "interrupted"
+    else:
+        problem(answer, 404, "not_found")
 
 
 async def test_a_strangers_session_is_not_there(
