@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import Depends, Header
 from starlette.requests import HTTPConnection, Request
 
+from api.assembly import Services
 from api.errors import UnsupportedMediaType
 from api.settings import Settings
 from api.streams import EventStreams
@@ -20,11 +21,8 @@ from services.replies import ReplyService
 from services.sessions import SessionService
 from websocket.manager import ConnectionManager
 
-if TYPE_CHECKING:
-    from api.main import Services
 
-
-def services_of(connection: HTTPConnection) -> "Services":
+def services_of(connection: HTTPConnection) -> Services:
     """What the lifespan made."""
     return connection.app.state.services
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from db.errors import DatabaseError
 from db.ids import MessageId, PersonaId, RunId, SessionId, UserId, new_id
 from db.records import RunRecord
 from db.stores.events import EventStore, NewEvent
@@ -27,46 +26,33 @@ from db.stores.runs import (
     RunStore,
     WhenBusy,
 )
-from db.stores.sessions import SessionStore
 from services.agent.agent import Agent
 from services.agent.runner import Runner, RunnerResult
-from services.agent.types import ChatMessage, Usage
+from services.agent.types import ChatMessage
+from services.casting import Casting, CastingOffice
 from services.context.tokens import MESSAGE_OVERHEAD, TokenCounter
 from services.context.window import ContextItem, DoesNotFit, Window, as_model_messages, fit
+from services.ending import Outcome, in_our_words, last_events, usage_counts
 from services.errors import (
-    ColloquyError,
     Conflict,
     ContextTooLong,
     InvalidRequest,
     NotFound,
     NothingRunning,
-    RunTimedOut,
-    ServerError,
     SessionBusy,
     ShuttingDown,
     TooManyRequests,
-    Unavailable,
 )
-from services.providers.base import Provider
 from services.providers.controls import validate_controls
 from services.providers.registry import Providers
 from services.runs.active import ActiveRun
 from services.runs.draft import Draft
 from services.runs.engine import RunEngine
 from services.runs.events import (
-    NO_USAGE,
-    AssistantEnd,
     AssistantStart,
     ContextUsage,
-    Event,
-    Failed,
-    FinishReason,
-    Interrupted,
     MessageAccepted,
-    PostResponseComplete,
-    RunEvent,
     StageUpdate,
-    ToolDone,
     encode,
     frame_text,
     timestamp,
@@ -119,33 +105,13 @@ class Attachment:
     resync: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Casting:
-    """Who answers: the system prompt's source, the model and its controls."""
-
-    persona_id: PersonaId | None
-    template: str
-    provider: Provider
-    model: str
-    controls: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """How the work of a run ended."""
-
-    finish_reason: FinishReason
-    usage: Usage | None = None
-    error: ColloquyError | None = None
-
-
 class ChatService:
     """Takes messages, performs their runs, and lets readers attach."""
 
     def __init__(
         self,
         *,
-        sessions: SessionStore,
+        casting: CastingOffice,
         personas: PersonaStore,
         messages: MessageStore,
         runs: RunStore,
@@ -159,7 +125,7 @@ class ChatService:
         epoch: UUID,
     ) -> None:
         self.epoch = epoch
-        self._sessions = sessions
+        self._casting = casting
         self._personas = personas
         self._messages = messages
         self._runs = runs
@@ -196,15 +162,16 @@ class ChatService:
         """Answer the user's message; every way out of the work leads through the closing of the reply."""
         try:
             async with asyncio.timeout(self._limits.run_seconds):
-                casting = await self._cast(run)
+                casting = await self._casting.cast(run.record)
                 prompt = self._compose(run, casting)
                 window = await self._fit(run, casting, prompt)
                 result = await self._reply(run, casting, prompt, window)
-            outcome = _Outcome(result.reason, result.usage)
+            outcome = Outcome(result.reason, result.usage)
         except asyncio.CancelledError:
-            outcome = _Outcome("interrupted")
+            outcome = Outcome("interrupted")
         except Exception as error:  # noqa: BLE001 - the border of the run's task
-            outcome = _Outcome("error", error=_in_our_words(error))
+            # What breaks while the work is being stopped is part of stopping it.
+            outcome = Outcome("interrupted") if run.interrupt else Outcome("error", error=in_our_words(error))
         if not run.is_lost:
             await self._close(run, outcome)
 
@@ -217,7 +184,7 @@ class ChatService:
             return
         run.draft = Draft.of(events)
         run.stop_recovered()
-        await self._close(run, _Outcome("interrupted"))
+        await self._close(run, Outcome("interrupted"))
 
     # --- 1. accept -------------------------------------------------------------------------------------------------
 
@@ -283,40 +250,18 @@ class ChatService:
             raise Conflict("Another message was sent with that client_message_id.", field="client_message_id")
         return accepted
 
-    async def _cast(self, run: ActiveRun) -> _Casting:
-        """Who answers: what the message asks for goes before the session's word, and that before the persona's."""
-        record, asked = run.record, run.record.request
-        session = await self._sessions.get(record.session_id, record.owner_id)
-        if session is None:
-            raise NotFound("The session was deleted.")
-        persona_id = PersonaId(UUID(asked["persona_id"])) if asked["persona_id"] else session.persona_id
-        persona = await self._personas.get(persona_id, record.owner_id) if persona_id else None
-        words = [asked, {"connection": session.connection, "model": session.model}]
-        if persona is not None:
-            words.append({"connection": persona.connection, "model": persona.model})
-        # A model belongs to its connection: whoever names a connection leaves the less specific models aside.
-        connection, model = _first_named(words)
-        provider = self._providers.get(connection)
-        return _Casting(
-            persona and persona.id,
-            persona.template if persona else "",
-            provider,
-            await self._providers.model_for(provider, model),
-            {**(persona.controls if persona else {}), **session.controls, **asked["controls"]},
-        )
-
     # --- 2. compose the system prompt ------------------------------------------------------------------------------
 
-    def _compose(self, run: ActiveRun, casting: _Casting) -> str:
+    def _compose(self, run: ActiveRun, casting: Casting) -> str:
         """The system prompt. Templates are plain text as yet, so no module speaks in either stage."""
-        for stage, name in ((1, "compose"), (2, "compose_with_ai")):
-            run.emit(StageUpdate(stage, name, "started", _STAGE_MESSAGES[stage]))
-            run.emit(StageUpdate(stage, name, "finished", _STAGE_MESSAGES[stage]))
+        for stage in (1, 2):
+            run.emit(StageUpdate.began(stage))
+            run.emit(StageUpdate.ended(stage))
         return casting.template
 
     # --- 3. fit the context ----------------------------------------------------------------------------------------
 
-    async def _fit(self, run: ActiveRun, casting: _Casting, prompt: str) -> Window:
+    async def _fit(self, run: ActiveRun, casting: Casting, prompt: str) -> Window:
         """The newest messages that fit the model's window beside the prompt and the reply."""
         limit = await casting.provider.context_window(casting.model, casting.controls) or self._limits.default_window
         reserve = casting.controls.get("max_tokens") or self._limits.reply_tokens
@@ -352,7 +297,7 @@ class ChatService:
 
     # --- 4. run the agent ------------------------------------------------------------------------------------------
 
-    async def _reply(self, run: ActiveRun, casting: _Casting, prompt: str, window: Window) -> RunnerResult:
+    async def _reply(self, run: ActiveRun, casting: Casting, prompt: str, window: Window) -> RunnerResult:
         """Ask the model and show its answer as it comes."""
         run.emit(AssistantStart(new_id(), casting.persona_id, casting.provider.name, casting.model))
         run.phase = "waiting"
@@ -365,12 +310,12 @@ class ChatService:
 
     # --- 5. close the reply, 6. what comes after it ----------------------------------------------------------------
 
-    async def _close(self, run: ActiveRun, outcome: _Outcome) -> None:
+    async def _close(self, run: ActiveRun, outcome: Outcome) -> None:
         """Write the reply and the last events in one transaction: on success, error and interrupt alike."""
         run.is_closing = True
-        events = _last_events(run, outcome)
+        events = last_events(run, outcome)
         at = timestamp()
-        usage = _usage(outcome.usage)
+        usage = usage_counts(outcome.usage)
         ending = Ending(
             [encode(event, run.record.id, at) for event in events],
             await self._reply_of(run.draft),
@@ -441,14 +386,6 @@ class ChatService:
             yield Attachment(reader, head.last_seq, position, head.active_run_id, replayed_from, resync)
 
 
-_STAGE_MESSAGES = {
-    1: "Composing the prompt",
-    2: "Asking modules that use a model",
-    4: "Finishing up",
-    5: "Reflecting on the reply",
-}
-
-
 def _why_gone(after: int | None, epoch: UUID | None, ours: UUID, newest: int, kept_after: int) -> str | None:
     if after is None:
         return None
@@ -477,70 +414,3 @@ def _stored(send: Send) -> dict[str, Any]:
         "turns": len(send.contents),
     }
     return asked | {"digest": hashlib.sha256(repr((list(send.contents), asked)).encode()).hexdigest()}
-
-
-def _first_named(words: Sequence[Mapping[str, Any]]) -> tuple[str | None, str | None]:
-    """Connection and model, from the most to the least specific word."""
-    connection: str | None = None
-    model: str | None = None
-    for word in words:
-        model = model or word["model"]
-        if word["connection"]:
-            connection = word["connection"]
-            break
-    return connection, model
-
-
-def _in_our_words(error: Exception) -> ColloquyError:
-    match error:
-        case ColloquyError():
-            return error
-        case TimeoutError():
-            return RunTimedOut()
-        case DatabaseError():
-            return Unavailable()
-        case ExceptionGroup() if len(error.exceptions) == 1:
-            return _in_our_words(error.exceptions[0])
-        case _:
-            _log.exception("a run failed", exc_info=error)
-            return ServerError()
-
-
-def _last_events(run: ActiveRun, outcome: _Outcome) -> list[Event]:
-    """What ends a run: open tool calls are closed, the reason is given, then exactly one `assistant_end`."""
-    closed: list[RunEvent] = [
-        ToolDone(call_id, "interrupted", "", truncated=False, ms=0) for call_id in run.draft.open_tool_calls
-    ]
-    for event in closed:
-        run.draft.add(event)
-    events: list[Event] = [*closed]
-    if outcome.finish_reason == "interrupted":
-        events.append(Interrupted(run.phase, run.interrupt_ms(), run.interrupt.by if run.interrupt else "shutdown"))
-    if outcome.error is not None:
-        events.append(Failed.of(outcome.error))
-    draft = run.draft
-    events.append(
-        AssistantEnd(draft.message_id, outcome.finish_reason, _usage(outcome.usage), run.timings(), draft.text_sha256)
-    )
-    if outcome.finish_reason not in ("interrupted", "error"):
-        events.extend(_post_response())
-    return events
-
-
-def _post_response() -> list[Event]:
-    """Stages 4 and 5. No module can ask for them yet, so they are over as soon as they begin."""
-    events: list[Event] = []
-    for stage, name in ((4, "after"), (5, "after_with_ai")):
-        events.append(StageUpdate(stage, name, "started", _STAGE_MESSAGES[stage]))
-        events.append(StageUpdate(stage, name, "finished", _STAGE_MESSAGES[stage]))
-    return [*events, PostResponseComplete()]
-
-
-def _usage(usage: Usage | None) -> Mapping[str, int | None]:
-    if usage is None:
-        return NO_USAGE
-    return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "thinking_tokens": usage.thinking_tokens,
-    }

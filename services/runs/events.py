@@ -7,7 +7,7 @@ The fields are what a client receives, next to `type`, `seq`, `run_id` and `at`,
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -21,6 +21,22 @@ Phase = Literal["composing", "waiting", "streaming", "tool", "post_response"]
 
 NO_USAGE: Mapping[str, int | None] = {"input_tokens": None, "output_tokens": None, "thinking_tokens": None}
 """What is said of usage where the provider told nothing."""
+
+
+class Stage(NamedTuple):
+    """What a stage is called by programs and for people."""
+
+    name: str
+    message: str
+
+
+STAGES: Mapping[int, Stage] = {
+    1: Stage("compose", "Composing the prompt"),
+    2: Stage("compose_with_ai", "Asking modules that use a model"),
+    4: Stage("after", "Finishing up"),
+    5: Stage("after_with_ai", "Reflecting on the reply"),
+}
+"""The third stage is the reply itself: its events are `assistant_start` to `assistant_end`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +59,16 @@ class StageUpdate:
     status: Literal["started", "finished"]
     message: str
     modules: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def began(cls, stage: int) -> "StageUpdate":
+        """The stage begins."""
+        return cls(stage, STAGES[stage].name, "started", STAGES[stage].message)
+
+    @classmethod
+    def ended(cls, stage: int) -> "StageUpdate":
+        """The stage is over; no module had a part in it."""
+        return cls(stage, STAGES[stage].name, "finished", STAGES[stage].message)
 
 
 @dataclass(frozen=True, slots=True)

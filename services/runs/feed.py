@@ -16,7 +16,8 @@ from services.runs.events import frame_text
 
 _CACHED_FRAMES = 512
 _CACHED_CHARACTERS = 262_144
-_PAGE = 500
+_PAGE_FRAMES = 500
+_PAGE_OCTETS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ class Feed:
         """Take committed frames and wake the readers. Frames may come late or with a gap before them."""
         if frames[-1].seq <= self.newest:
             return
-        if frames[0].seq != self.newest + 1:
+        # `newest` may be ahead of what is here: a reader that attaches reads it from the database.
+        if self._frames and frames[0].seq != self._frames[-1].seq + 1:
             self._frames.clear()
             self._characters = 0
         self._frames.extend(frames)
@@ -98,23 +100,25 @@ class Feed:
 class Reader:
     """One reader of a session's journal; `position` is the last event that it was given."""
 
-    __slots__ = ("_backlog", "_backlog_limit", "_feed", "_on_backlog", "_store", "_waiter", "position")
+    __slots__ = ("_backlog", "_backlog_limit", "_feed", "_is_busy", "_on_backlog", "_store", "_waiter", "position")
 
     def __init__(self, feed: Feed, store: EventStore, position: int) -> None:
         self._feed = feed
         self._store = store
         self._waiter: asyncio.Future[None] | None = None
         self.position = position
-        self._backlog = 0  # characters published since the reader last came for more
+        self._is_busy = False  # with what it was given
+        self._backlog = 0  # characters published since then
         self._backlog_limit: int | None = None
         self._on_backlog: Callable[[], None] | None = None
 
     def limit_backlog(self, characters: int, exceeded: Callable[[], None]) -> None:
-        """Call `exceeded()` when that much is published while the reader is busy with what it was given."""
+        """Call `exceeded()` when that much waits while the reader is busy with what it was given."""
         self._backlog_limit, self._on_backlog = characters, exceeded
 
     async def next(self) -> Sequence[Frame]:
         """The events after `position`, waiting for one if need be. Raises `JournalGone` and `PastIsGone`."""
+        self._is_busy, self._backlog = False, 0
         while self._feed.newest <= self.position:
             if self._feed.is_gone:
                 raise JournalGone
@@ -123,23 +127,26 @@ class Reader:
                 await self._waiter
             finally:
                 self._waiter = None
-        self._backlog = 0
         frames = self._feed.cached_after(self.position)
         if frames is None:
             frames = await self._read_rows()
         self.position = frames[-1].seq
+        self._is_busy = True
         return frames
 
     def wake(self, characters: int) -> None:
         """There may be more."""
-        self._backlog += characters
-        if self._on_backlog is not None and self._backlog_limit is not None and self._backlog > self._backlog_limit:
-            self._on_backlog()
-        if self._waiter is not None and not self._waiter.done():
+        if self._is_busy:
+            # However much comes at once, whoever reads may be busy just then. What comes on top of it tells.
+            if self._on_backlog is not None and self._backlog_limit is not None and self._backlog > self._backlog_limit:
+                self._on_backlog()
+            self._backlog += characters
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def _read_rows(self) -> Sequence[Frame]:
-        rows = await self._store.after(self._feed.session_id, self.position, limit=_PAGE)
+        # Small pages: whoever catches up comes back for more often enough not to look like one that does not read.
+        rows = await self._store.after(self._feed.session_id, self.position, limit=_PAGE_FRAMES, octets=_PAGE_OCTETS)
         if not rows:
             raise JournalGone
         if rows[0].seq != self.position + 1:

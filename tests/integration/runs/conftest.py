@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.main import Services, open_services
+from api.assembly import Services, open_services
 from api.settings import Settings
 from db.ids import LOCAL_OWNER, SessionId
 from services.chat import Attachment

@@ -6,7 +6,7 @@ import hashlib
 import orjson
 import pytest
 
-from api.main import Services
+from api.assembly import Services
 from db.ids import LOCAL_OWNER, SessionId
 from services.chat import Send
 from services.runs.feed import Frame

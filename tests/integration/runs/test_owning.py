@@ -6,7 +6,7 @@ import asyncpg
 import orjson
 import pytest
 
-from api.main import Services
+from api.assembly import Services
 from db.ids import LOCAL_OWNER, ReplicaId, SessionId, new_id
 from db.pool import Database
 from db.stores.events import Batch, EventStore, NewEvent

@@ -63,7 +63,7 @@ def test_a_connection_is_made_once_and_shared() -> None:
 async def test_a_local_ollama_is_found_by_itself(local_ollama: OllamaFake) -> None:
     providers = Providers(ProviderSettings(probe_address=address(local_ollama)))
     assert providers.default == "demo"
-    await providers.discover()
+    await providers.look_for_ollama()
     assert providers.default == "ollama"
     provider = providers.get()
     model = await providers.model_for(provider)
@@ -114,7 +114,7 @@ async def test_a_server_without_models_is_told_so() -> None:
 
 async def test_discovery_survives_a_default_server_that_is_down() -> None:
     providers = Providers(ProviderSettings(openai_base_url="http://127.0.0.1:9/v1", probe_ollama=False))
-    await providers.discover()
+    await providers.warm()
     await providers.aclose()
 
 

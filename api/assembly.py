@@ -1,0 +1,165 @@
+"""All that stands behind the routes: what is made when the service starts, and in which order."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from api.settings import Settings
+from api.streams import EventStreams
+from db.ids import LOCAL_OWNER, new_id
+from db.migrate import read_migrations
+from db.pool import Database
+from db.stores.events import EventStore
+from db.stores.messages import MessageStore
+from db.stores.personas import PersonaStore
+from db.stores.replicas import ReplicaStore
+from db.stores.runs import RunStore
+from db.stores.schema import SchemaStore
+from db.stores.sessions import SessionStore
+from db.stores.users import UserStore
+from services.casting import CastingOffice
+from services.chat import ChatLimits, ChatService
+from services.context.tokens import TokenCounter
+from services.health import HealthService
+from services.messages import MessageService
+from services.personas import PersonaService
+from services.providers.base import ProviderTimeouts
+from services.providers.registry import Providers, ProviderSettings
+from services.replies import ReplyService
+from services.runs.engine import RunEngine
+from services.runs.feed import Feeds
+from services.runs.journal import Journal
+from services.sessions import SessionService
+from websocket.manager import ConnectionManager, SocketLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All that routes are given."""
+
+    settings: Settings
+    chat: ChatService
+    sessions: SessionService
+    messages: MessageService
+    personas: PersonaService
+    replies: ReplyService
+    health: HealthService
+    providers: Providers
+    engine: RunEngine
+    connections: ConnectionManager
+    streams: EventStreams
+
+
+async def open_services(settings: Settings, database_url: str, stack: AsyncExitStack) -> Services:
+    """Everything that routes are given, in the order in which it depends on each other; `stack` closes it."""
+    database = await Database.connect(database_url, size=settings.limits.pool_size, durable=settings.journal.durable)
+    stack.push_async_callback(database.close)
+    await UserStore(database).ensure(LOCAL_OWNER, "You")
+    providers = Providers(_provider_settings(settings))
+    stack.push_async_callback(providers.aclose)
+    tokens = TokenCounter()
+    await tokens.load()
+    await providers.look_for_ollama()
+    stack.push_async_callback(_cancel, asyncio.create_task(providers.warm()))
+
+    events, sessions = EventStore(database), SessionStore(database)
+    runs = RunStore(database, lease_seconds=settings.timeouts.lease)
+    personas, messages = PersonaStore(database), MessageStore(database)
+    feeds = Feeds(events)
+    journal = Journal(
+        events,
+        feeds,
+        lease_seconds=settings.timeouts.lease,
+        pending_characters=settings.journal.pending_bytes,
+    )
+    engine = RunEngine(
+        database=database,
+        runs=runs,
+        events=events,
+        replicas=ReplicaStore(database),
+        journal=journal,
+        feeds=feeds,
+        lease_seconds=settings.timeouts.lease,
+        retention_seconds=settings.journal.retention_hours * 3600,
+        reply_characters=settings.limits.reply_bytes,
+    )
+    chat = ChatService(
+        casting=CastingOffice(sessions, personas, providers),
+        personas=personas,
+        messages=messages,
+        runs=runs,
+        events=events,
+        journal=journal,
+        feeds=feeds,
+        engine=engine,
+        providers=providers,
+        tokens=tokens,
+        limits=_chat_limits(settings),
+        epoch=await events.epoch(new_id()),
+    )
+    # The embedded database belongs to this process; any other may have further replicas at work on it.
+    await stack.enter_async_context(engine.running(chat, is_alone=settings.database_url is None))
+    return Services(
+        settings=settings,
+        chat=chat,
+        sessions=SessionService(sessions, personas, tokens, chat, journal, providers),
+        messages=MessageService(messages, chat),
+        personas=PersonaService(personas, providers),
+        replies=ReplyService(chat, runs),
+        health=HealthService(SchemaStore(database), engine, providers, newest_migration=len(read_migrations())),
+        providers=providers,
+        engine=engine,
+        connections=ConnectionManager(chat, _socket_limits(settings)),
+        streams=EventStreams(stall_seconds=settings.timeouts.stall),
+    )
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _provider_settings(settings: Settings) -> ProviderSettings:
+    timeouts = settings.timeouts
+    return ProviderSettings(
+        default_provider=settings.default_provider,
+        openai_api_key=_revealed(settings.openai_api_key),
+        openai_base_url=settings.openai_base_url,
+        openai_default_model=settings.openai_default_model,
+        openai_api=settings.openai_api,
+        azure_endpoint=settings.azure_openai_endpoint,
+        azure_api_key=_revealed(settings.azure_openai_api_key),
+        azure_api_version=settings.azure_openai_api_version,
+        azure_deployment=settings.azure_openai_deployment,
+        azure_api=settings.azure_openai_api,
+        ollama_host=settings.ollama_host,
+        ollama_default_model=settings.ollama_default_model,
+        ollama_num_ctx=settings.ollama_num_ctx,
+        timeouts=ProviderTimeouts(timeouts.connect, timeouts.first_token, timeouts.between_tokens),
+    )
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def _chat_limits(settings: Settings) -> ChatLimits:
+    return ChatLimits(
+        message_bytes=settings.limits.message_bytes,
+        runs_per_user=settings.limits.runs_per_user,
+        queued_per_session=settings.limits.queued_per_session,
+        max_turns=settings.limits.max_turns,
+        run_seconds=settings.timeouts.run,
+        default_window=settings.context.default_window,
+        reply_tokens=settings.context.reply_tokens,
+    )
+
+
+def _socket_limits(settings: Settings) -> SocketLimits:
+    return SocketLimits(
+        connections_per_user=settings.limits.connections_per_user,
+        frames_per_minute=settings.limits.frames_per_minute,
+        backlog_characters=settings.limits.backlog_bytes,
+    )
