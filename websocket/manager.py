@@ -1,5 +1,7 @@
 """The connections: messages and interrupts go to the chat service, events come back."""
 
+import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -32,6 +34,9 @@ from websocket.frames import (
     SessionStartFrame,
 )
 
+_GOODBYE_SECONDS = 3.0
+"""For all clients together to hear that the service goes: more than the one that does not read is given."""
+
 
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
@@ -49,6 +54,8 @@ class ConnectionManager:
         self._chat = chat
         self._limits = limits
         self._connections: set[Connection] = set()
+        self._nobody = asyncio.Event()
+        self._nobody.set()
         self._per_user: Counter[UserId] = Counter()
         self._frames: dict[UserId, FrameBudget] = {}
 
@@ -88,11 +95,14 @@ class ConnectionManager:
             return
         connection = Connection(socket, backlog_characters=self._limits.backlog_characters)
         self._connections.add(connection)
+        self._nobody.clear()
         self._per_user[owner_id] += 1
         try:
             yield connection
         finally:
             self._connections.discard(connection)
+            if not self._connections:
+                self._nobody.set()
             self._per_user[owner_id] -= 1
             if not self._per_user[owner_id]:
                 del self._per_user[owner_id]
@@ -102,12 +112,15 @@ class ConnectionManager:
         """How many frames the user may still send, on all sockets together."""
         return self._frames.setdefault(owner_id, FrameBudget(self._limits.frames_per_minute))
 
-    def shut_down(self, reconnect_after_ms: int) -> None:
-        """Tell every client that the service goes, and close."""
+    async def shut_down(self, reconnect_after_ms: int) -> None:
+        """Tell every client that the service goes, and close; return when all have been told, or cannot be."""
         frame = ServerShutdownFrame(reconnect_after_ms=reconnect_after_ms).model_dump_json()
         for connection in tuple(self._connections):
             connection.push(frame)
             connection.close(GOING_AWAY, "the service is going down")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await self._nobody.wait()
 
 
 class FrameBudget:
