@@ -95,17 +95,26 @@ class EventStore:
             SessionId(row["session_id"]): FlushState(row["fence"], row["flush_id"], row["flushed_to"]) for row in rows
         }
 
-    async def after(self, session_id: SessionId, position: int, *, limit: int) -> list[EventRecord]:
-        """Up to `limit` events after `position`, in order."""
+    async def after(
+        self, session_id: SessionId, position: int, *, limit: int, octets: int | None = None
+    ) -> list[EventRecord]:
+        """Up to `limit` events after `position`, in order; no more after those that make `octets` full."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """
-                SELECT seq, run_id, type, body FROM events
-                WHERE session_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+                SELECT seq, run_id, type, body FROM (
+                    SELECT seq, run_id, type, body, sum(octet_length(body)) OVER (ORDER BY seq) AS octets
+                    FROM (
+                        SELECT seq, run_id, type, body FROM events
+                        WHERE session_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+                    ) page
+                ) sized
+                WHERE $4::bigint IS NULL OR octets - octet_length(body) < $4 ORDER BY seq
                 """,
                 session_id,
                 position,
                 limit,
+                octets,
             )
         return records(EventRecord, rows)
 
