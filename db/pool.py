@@ -80,7 +80,7 @@ class Database:
     async def connection(self) -> "AsyncGenerator[PooledConnection, None]":
         """A connection for a few statements; never hold it while a model, a tool or a script talks."""
         with translated():
-            async with self._pool.acquire(timeout=10) as connection:
+            async with self._pool.acquire() as connection:
                 yield connection
 
     @asynccontextmanager

@@ -26,7 +26,7 @@ _DELTA_CHARACTERS = 16_384
 """The longest delta of one event: a frame that any client's defaults accept."""
 _EVENT_CHARACTERS = 256
 """What an event other than a delta is taken to weigh while it waits."""
-_FLUSH_SECONDS = 0.002
+_FLUSH_SECONDS = 0.003
 """The shortest time from one flush to the next: a commit costs as much CPU as relaying several deltas."""
 _UNHURRIED_SECONDS = 0.003
 """How long what is no delta waits: nobody sees the difference, and a model that answers at once saves a commit."""
