@@ -24,6 +24,8 @@ _SETTINGS = {
     "enable_seqscan": "off",
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
+    # Who falls asleep between two statements shall not keep a session locked: others have to take over its runs.
+    "idle_in_transaction_session_timeout": "5s",
 }
 
 # An interrupted connection shows as any of these, a plain OSError among them.
