@@ -366,6 +366,20 @@ class RunStore:
             )
         return [RunId(row["id"]) for row in rows]
 
+    async def void(self, claims: Sequence[Claimed]) -> list[RunId]:
+        """Those of the claimed runs whose sessions belong to somebody else by now, or are gone."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """
+                SELECT c.run_id FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS c (run_id, session_id, fence)
+                WHERE NOT EXISTS (SELECT FROM journals j WHERE j.session_id = c.session_id AND j.fence = c.fence)
+                """,
+                [claimed.run.id for claimed in claims],
+                [claimed.run.session_id for claimed in claims],
+                [claimed.lease.fence for claimed in claims],
+            )
+        return [RunId(row["run_id"]) for row in rows]
+
     async def request_interrupt(self, session_id: SessionId, run_id: RunId, by: str) -> RunRecord | None:
         """Note durably that an unfinished run is to stop; None if there is no such run."""
         async with self._database.transaction() as connection:

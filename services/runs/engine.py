@@ -231,9 +231,16 @@ class RunEngine:
             _log.warning("housekeeping waits for the database: %s", error)
 
     async def _renew(self) -> None:
-        sessions = [run.record.session_id for run in self._active.values()]
-        for run_id in await self._runs.renew(self.replica_id, sessions) if sessions else ():
+        claims = [run.claimed for run in self._active.values()]
+        if not claims:
+            return
+        for run_id in await self._runs.renew(self.replica_id, [claimed.run.session_id for claimed in claims]):
             self._heard_interrupt(str(run_id))
+        # A run that has something to write finds out by itself. One whose model is silent would wait for it on and on,
+        # and be taken for the session's run by whoever wants to stop that.
+        for run_id in await self._runs.void(claims):
+            if run := self._active.get(run_id):
+                run.lose()
 
     async def _take_what_is_left(self, *, at_once: bool) -> None:
         while True:
