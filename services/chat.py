@@ -5,7 +5,7 @@ import hashlib
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -146,7 +146,8 @@ class ChatService:
         it gave before. Raises `InvalidRequest`, `UnknownControl`, `InvalidControl`, `UnknownProvider`, `NotFound`,
         `Conflict`, `SessionBusy`, `TooManyRequests`, `ShuttingDown`.
         """
-        self._check(owner_id, send)
+        send = self.checked(send)
+        self._check_room(owner_id, session_id)
         if send.persona_id and await self._personas.get(send.persona_id, owner_id) is None:
             raise NotFound("There is no persona with that id.", field="persona_id")
         accepted = await self._accept(owner_id, session_id, send)
@@ -188,19 +189,25 @@ class ChatService:
 
     # --- 1. accept -------------------------------------------------------------------------------------------------
 
-    def _check(self, owner_id: UserId, send: Send) -> None:
+    def checked(self, send: Send) -> Send:
+        """`send` in the form in which it is stored. Asks no database; raises what `send` raises without asking one."""
         if self._engine.is_draining:
             raise ShuttingDown
         if not send.contents or not all(content.strip() for content in send.contents):
             raise InvalidRequest("A message needs some text.", field="content")
-        if any("\0" in content for content in send.contents):
-            raise InvalidRequest("A message cannot contain NUL characters.", field="content")
+        named = [("client_message_id", send.client_message_id), ("model", send.model)]
+        for field_name, text in (*(("content", content) for content in send.contents), *named):
+            if "\0" in (text or ""):
+                raise InvalidRequest(f"{field_name} cannot contain NUL characters.", field=field_name)
         if sum(_bytes(content) for content in send.contents) > self._limits.message_bytes:
             raise InvalidRequest(f"A message has at most {self._limits.message_bytes} bytes.", field="content")
-        validate_controls(send.controls)
         if send.connection is not None:
             self._providers.get(send.connection)
-        if self._engine.count(owner_id) >= self._limits.runs_per_user:
+        return replace(send, controls=validate_controls(send.controls))
+
+    def _check_room(self, owner_id: UserId, session_id: SessionId) -> None:
+        # A session performs one run at a time, so a message for one that is busy adds none.
+        if self._engine.count(owner_id, besides=session_id) >= self._limits.runs_per_user:
             raise TooManyRequests(
                 f"{self._limits.runs_per_user} replies are running already.",
                 retry_after=5,

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ Check = Callable[[Any], Any]
 
 _LARGEST_JSON = 65_536
 _MOST_STOPS = 16
+_LONGEST_STAY = 10**9
 _LONGEST_STOP = 500
 _DURATION = re.compile(r"-?(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+|-1")
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -33,9 +33,8 @@ def _number(low: float, high: float) -> tuple[str, Check]:
     values = f"a number from {low:g} to {high:g}"
 
     def check(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(values)
-        if not low <= value <= high:
+        # Comparing is enough: what is not finite is in no range, and a whole number of any size can be compared.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise ValueError(values)
         return value
 
@@ -69,7 +68,7 @@ def _one_of(*choices: Any) -> tuple[str, Check]:
 
 def _stop(value: Any) -> list[str]:
     stops: list[Any] = cast(list[Any], value) if isinstance(value, list) else [value]
-    fine = [s for s in stops if isinstance(s, str) and 0 < len(s) <= _LONGEST_STOP]
+    fine = [s for s in stops if isinstance(s, str) and 0 < len(s) <= _LONGEST_STOP and _is_storable(s)]
     if len(fine) != len(stops) or not 0 < len(stops) <= _MOST_STOPS:
         raise ValueError(_STOP_VALUES)
     return fine
@@ -81,7 +80,7 @@ _STOP_VALUES = f"a text or a list of up to {_MOST_STOPS} texts, none of them emp
 def _keep_alive(value: Any) -> str | int | float:
     if isinstance(value, str) and _DURATION.fullmatch(value):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, int | float) and not isinstance(value, bool) and -_LONGEST_STAY <= value <= _LONGEST_STAY:
         return value
     raise ValueError(_KEEP_ALIVE_VALUES)
 
@@ -160,7 +159,25 @@ def _plain_json(value: Any) -> dict[str, Any]:
         raise ValueError(f"an object of at most {_LARGEST_JSON} characters")
     if not text.startswith("{"):
         raise ValueError("an object")
+    if not _is_storable(value):
+        raise ValueError("an object without NUL characters, lone surrogates and numbers beyond 64 bits")
     return json.loads(text)
+
+
+def _is_storable(value: Any) -> bool:
+    """Whether PostgreSQL can keep it: a control is stored with the message that it belongs to."""
+    match value:
+        case str():
+            return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+        case int():
+            return -(2**63) <= value < 2**63
+        case Mapping():
+            pairs = cast(Mapping[str, Any], value).items()
+            return all(_is_storable(name) and _is_storable(item) for name, item in pairs)
+        case list():
+            return all(_is_storable(item) for item in cast(list[Any], value))
+        case _:
+            return True
 
 
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")

@@ -158,9 +158,10 @@ class RunEngine:
         else:
             await self._runs.notify_interrupt(run_id)
 
-    def count(self, owner_id: UserId) -> int:
-        """How many runs of the owner are performed here."""
-        return sum(run.record.owner_id == owner_id for run in self._active.values())
+    def count(self, owner_id: UserId, *, besides: SessionId) -> int:
+        """How many runs of the owner are performed here in other sessions."""
+        records = [run.record for run in self._active.values()]
+        return sum(record.owner_id == owner_id and record.session_id != besides for record in records)
 
     @property
     def performing(self) -> list[ActiveRun]:
