@@ -35,6 +35,8 @@ class Connection:
 
     def __init__(self, socket: WebSocket, *, backlog_characters: int) -> None:
         self.id: UUID = new_id()
+        self.knows_shutdown = True
+        """Whether `server_shutdown` is a frame of what is spoken here."""
         self._socket = socket
         self._limit = backlog_characters
         self._outbox: deque[str] = deque()

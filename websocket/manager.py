@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import assert_never
+from typing import TypeVar, assert_never
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.websockets import WebSocket
 
 from db.errors import DatabaseError
@@ -33,6 +33,8 @@ from websocket.frames import (
     ServerShutdownFrame,
     SessionStartFrame,
 )
+
+T = TypeVar("T")
 
 _GOODBYE_SECONDS = 3.0
 """For all clients together to hear that the service goes: more than the one that does not read is given."""
@@ -106,7 +108,9 @@ class ConnectionManager:
             self._per_user[owner_id] -= 1
             if not self._per_user[owner_id]:
                 del self._per_user[owner_id]
-                self._frames.pop(owner_id, None)
+                # Who comes back goes on with what was left: hanging up must not be a way to send more.
+                if self.budget(owner_id).is_whole:
+                    del self._frames[owner_id]
 
     def budget(self, owner_id: UserId) -> "FrameBudget":
         """How many frames the user may still send, on all sockets together."""
@@ -116,7 +120,8 @@ class ConnectionManager:
         """Tell every client that the service goes, and close; return when all have been told, or cannot be."""
         frame = ServerShutdownFrame(reconnect_after_ms=reconnect_after_ms).model_dump_json()
         for connection in tuple(self._connections):
-            connection.push(frame)
+            if connection.knows_shutdown:
+                connection.push(frame)
             connection.close(GOING_AWAY, "the service is going down")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_SECONDS):
@@ -138,6 +143,11 @@ class FrameBudget:
         self._at = now
         if self._left < 0:
             raise TooManyRequests("Too many frames.", retry_after=max(1, round(-self._left * 60 / self._per_minute)))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of it is spent by now: a new one would be the same."""
+        return self._left + (time.monotonic() - self._at) * self._per_minute / 60 >= self._per_minute
 
     @property
     def is_flooded(self) -> bool:
@@ -192,7 +202,7 @@ class SessionChannel:
         while True:
             received = await self._connection.receive()
             try:
-                await self._handle(parse_frame(received))
+                await self._handle(parse_frame(received, CLIENT_FRAME, self._budget))
             except ColloquyError as error:
                 self._push(error_frame(error))
             except DatabaseError:
@@ -237,7 +247,8 @@ class SessionChannel:
         if not accepted.is_new and accepted.run.first_seq <= self._shown_from:
             # A retry of something that this socket was not shown: without an answer the client would wait for ever.
             for event in await self._chat.replay(accepted.run):
-                self._connection.push(event.text)
+                if event.seq <= self._shown_from:
+                    self._connection.push(event.text)
 
     def _drop_slow_reader(self) -> None:
         self._connection.close(SLOW_READER, "you do not read your events")
@@ -254,14 +265,19 @@ def spend_quietly(budget: FrameBudget) -> None:
         return
 
 
-def parse_frame(received: str | bytes) -> ClientFrame:
-    """The client's frame; raises `InvalidRequest` with the field that is wrong."""
-    if isinstance(received, bytes):
-        raise BinaryNotSupported
-    try:
-        return CLIENT_FRAME.validate_json(received)
-    except ValidationError as error:
-        raise invalid_frame(error) from error
+def parse_frame(received: str | bytes, frames: TypeAdapter[T], budget: FrameBudget) -> T:
+    """The client's frame; raises `InvalidFrame` with the field that is wrong.
+
+    Counts what cannot be read, and raises `TooManyRequests`; the others are counted by whoever carries them out.
+    """
+    fault: InvalidFrame = BinaryNotSupported()
+    if isinstance(received, str):
+        try:
+            return frames.validate_json(received)
+        except ValidationError as error:
+            fault = invalid_frame(error)
+    budget.spend()
+    raise fault
 
 
 class InvalidFrame(InvalidRequest):

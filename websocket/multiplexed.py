@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.websockets import WebSocket
 
 from db.errors import DatabaseError
@@ -19,11 +19,10 @@ from services.runs.feed import Frame, JournalGone, PastIsGone
 from services.sessions import SessionService
 from websocket.connection import SLOW_READER, TOO_MANY, Connection, refuse
 from websocket.manager import (
-    BinaryNotSupported,
     ConnectionManager,
     FrameBudget,
     error_frame,
-    invalid_frame,
+    parse_frame,
     spend_quietly,
 )
 
@@ -212,6 +211,7 @@ class MultiplexedChannel:
         backlog_characters: int,
     ) -> None:
         self._connection = connection
+        self._connection.knows_shutdown = False
         self._chat = chat
         self._sessions = sessions
         self._owner_id = owner_id
@@ -233,7 +233,7 @@ class MultiplexedChannel:
         while True:
             received = await self._connection.receive()
             try:
-                await self._handle(_parse(received))
+                await self._handle(parse_frame(received, _CLIENT_FRAME, self._budget))
             except ColloquyError as error:
                 self._push_error(error)
             except DatabaseError:
@@ -256,7 +256,7 @@ class MultiplexedChannel:
     async def _start(self, data: ChatData) -> None:
         if len(self._followers) >= _CHATS_PER_SOCKET:
             raise InvalidRequest(f"At most {_CHATS_PER_SOCKET} chats run on one socket.")
-        send = _as_send(data)
+        send = self._chat.checked(_as_send(data))  # before a conversation is opened for it
         session_id = await self._conversation(data)
         accepted = await self._chat.send(self._owner_id, session_id, send)
         task = asyncio.create_task(self._follow(accepted.run))
@@ -335,15 +335,6 @@ async def serve_multiplexed(
             connection, chat, sessions, owner_id, manager.budget(owner_id), manager.backlog_characters
         )
         await channel.run()
-
-
-def _parse(received: str | bytes) -> MultiplexedClientFrame:
-    if isinstance(received, bytes):
-        raise BinaryNotSupported
-    try:
-        return _CLIENT_FRAME.validate_json(received)
-    except ValidationError as error:
-        raise invalid_frame(error) from error
 
 
 def _as_send(data: ChatData) -> Send:
