@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
 
 _CLOSE_SECONDS = 5
+_READY = 4
 
 _SETTINGS = {
     "application_name": "colloquy",
@@ -60,9 +61,11 @@ class Database:
         with translated():
             pool = await asyncpg.create_pool(
                 dsn,
-                min_size=1,
+                # Ready before they are needed: whoever waits for a new connection waits for several round trips.
+                min_size=min(_READY, size),
                 max_size=size,
-                init=_set_codecs,
+                max_inactive_connection_lifetime=0,
+                init=_prepare,
                 reset=_nothing_to_reset,
                 command_timeout=30,
                 timeout=10,
@@ -136,8 +139,10 @@ class translated:  # noqa: N801 - reads as a statement: `with translated():`
                 return
 
 
-async def _set_codecs(connection: "Connection") -> None:
+async def _prepare(connection: "Connection") -> None:
     await connection.set_type_codec("jsonb", encoder=_to_json, decoder=orjson.loads, schema="pg_catalog", format="text")
+    # The driver looks a type up when it first meets it: better now than in somebody's message.
+    await connection.prepare("SELECT $1::uuid[], $2::text[], $3::int[], $4::bigint[], $5::jsonb")
 
 
 def _to_json(value: object) -> str:

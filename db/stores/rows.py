@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ else:
 
 def record(kind: type[R], row: "Record") -> R:
     """`row` as a `kind`: its columns must bear the names of the record's fields, in any order."""
-    values: dict[str, Any] = {field.name: row[field.name] for field in fields(kind)}
+    values: dict[str, Any] = {name: row[name] for name in _names(kind)}
     return kind(**values)
 
 
@@ -27,3 +28,8 @@ def record_or_none(kind: type[R], row: "Record | None") -> R | None:
 def records(kind: type[R], rows: "Iterable[Record]") -> list[R]:
     """Each of `rows` as a `kind`."""
     return [record(kind, row) for row in rows]
+
+
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
