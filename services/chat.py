@@ -226,12 +226,10 @@ class ChatService:
             turns,
             _stored(send),
         )
-        announced: list[NewEvent] = []
+        at = timestamp()
 
         def announce(queued: bool) -> NewEvent:
-            event = MessageAccepted(turns[-1].id, new.client_message_id, queued)
-            announced[:] = [encode(event, new.id, timestamp())]
-            return announced[0]
+            return encode(MessageAccepted(turns[-1].id, new.client_message_id, queued), new.id, at)
 
         try:
             # A commit that is not answered is tried again: the run's id tells whether it happened.
@@ -252,7 +250,9 @@ class ChatService:
         except QueueIsFull as error:
             raise TooManyRequests("Too many messages wait in this session.", retry_after=5) from error
         if accepted.is_new:
-            self._journal.show(session_id, accepted.run.id, accepted.run.first_seq, announced)
+            # Not what the last attempt would have said, but what is stored: an earlier one may have been committed.
+            was_queued = accepted.run.started_at != accepted.run.created_at
+            self._journal.show(session_id, accepted.run.id, accepted.run.first_seq, [announce(was_queued)])
         elif accepted.run.request["digest"] != new.request["digest"]:
             raise Conflict("Another message was sent with that client_message_id.", field="client_message_id")
         return accepted
