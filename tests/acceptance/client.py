@@ -102,9 +102,46 @@ class Client:
         await self.say(content, message_id, **more)
         return (await self.until("message_accepted"))["run_id"]
 
-    async def interrupt(self) -> None:
-        """Stop what runs."""
-        await self.send({"type": "interrupt"})
+    async def insist(self, service: Service, content: str, message_id: str, **more: Any) -> str:
+        """Send until the message is known to be taken, as a careful client does, and read its reply to the end.
+
+        Returns the run. Whatever breaks in between is mended by coming back.
+        """
+        async with asyncio.timeout(_LONG):
+            while True:
+                try:
+                    if (run_id := self.accepted(message_id)) is None:
+                        await self.say(content, message_id, **more)
+                        await self._answered(message_id)
+                    elif self.has_end(run_id):
+                        return run_id
+                    else:
+                        await self.until("assistant_end", run_id=run_id)
+                except ConnectionClosed:
+                    await self.come_back(service)
+
+    async def come_back(self, service: Service) -> None:
+        """Connect again, however often the service must refuse because its database is away."""
+        async with asyncio.timeout(_LONG):
+            while True:
+                try:
+                    await self.connect(service)
+                except ConnectionClosed:
+                    await asyncio.sleep(0.05)  # as the service asks of its clients
+                else:
+                    return
+
+    async def _answered(self, message_id: str) -> None:
+        """Return when the message is accepted, or refused with an error that says that trying again is right."""
+        while self.accepted(message_id) is None:
+            event = await self.next()
+            if event["type"] == "error" and "seq" not in event:
+                assert event["retryable"], event
+                return
+
+    async def interrupt(self, run_id: str | None = None) -> None:
+        """Stop what runs, or that run."""
+        await self.send({"type": "interrupt"} | ({"run_id": run_id} if run_id else {}))
 
     async def send(self, frame: Event) -> None:
         """Send a frame."""
@@ -129,6 +166,15 @@ class Client:
     def of_run(self, run_id: str) -> list[Event]:
         """What was seen of a run."""
         return [event for event in self.events if event.get("run_id") == run_id]
+
+    def accepted(self, message_id: str) -> str | None:
+        """The run of a message that was seen to be accepted."""
+        accepted = (event for event in self.events if event["type"] == "message_accepted")
+        return next((event["run_id"] for event in accepted if event["client_message_id"] == message_id), None)
+
+    def has_end(self, run_id: str) -> bool:
+        """Whether the end of the reply was seen."""
+        return any(event["type"] == "assistant_end" for event in self.of_run(run_id))
 
     def text(self, run_id: str) -> str:
         """The text that was shown in a run."""
