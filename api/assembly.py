@@ -83,7 +83,7 @@ async def open_services(settings: Settings, database_url: str, stack: AsyncExitS
         feeds=feeds,
         lease_seconds=settings.timeouts.lease,
         retention_seconds=settings.journal.retention_hours * 3600,
-        reply_characters=settings.limits.reply_bytes,
+        reply_bytes=settings.limits.reply_bytes,
     )
     chat = ChatService(
         casting=CastingOffice(sessions, personas, providers),

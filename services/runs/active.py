@@ -23,7 +23,7 @@ class Interrupt:
 class ActiveRun:
     """What a performer works with: where its events go, and whether it was told to stop."""
 
-    def __init__(self, claimed: Claimed, *, reply_characters: int) -> None:
+    def __init__(self, claimed: Claimed, *, reply_bytes: int) -> None:
         self.claimed = claimed
         self.draft = Draft()
         self.phase: Phase = "composing"
@@ -32,7 +32,7 @@ class ActiveRun:
         self.is_closing = False
         self.started_at = time.monotonic()
         self.first_delta_at: float | None = None
-        self._reply_characters = reply_characters
+        self._reply_bytes = reply_bytes
         self._log: RunLog | None = None
         self._task: asyncio.Task[None] | None = None
         self._has_begun = False
@@ -59,8 +59,8 @@ class ActiveRun:
             self.first_delta_at = time.monotonic()
         self.draft.add(event)
         self.log.append(event)
-        if self.draft.characters > self._reply_characters:
-            raise ReplyTooLong(limit=self._reply_characters)
+        if self.draft.size > self._reply_bytes:
+            raise ReplyTooLong(limit=self._reply_bytes)
 
     @property
     def is_full(self) -> bool:
@@ -98,7 +98,7 @@ class ActiveRun:
         """Note that the run's owner died, in the phase that its events show."""
         self.interrupt = self.interrupt or Interrupt("recovery", time.monotonic())
         if self.draft.message_id is not None:
-            self.phase = "streaming" if self.draft.characters else "waiting"
+            self.phase = "streaming" if self.draft.size else "waiting"
 
     def interrupt_ms(self) -> int:
         """Milliseconds since somebody said stop."""

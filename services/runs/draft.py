@@ -29,7 +29,8 @@ class Draft:
         self.message_id: MessageId | None = None
         self.provider: str | None = None
         self.model: str | None = None
-        self.characters = 0
+        self.size = 0
+        """Bytes of all text, thinking and refusal, in UTF-8."""
         self._text: list[str] = []
         self._parts: list[dict[str, Any]] = []
         self._pieces: list[str] = []
@@ -83,7 +84,7 @@ class Draft:
     def _add_delta(self, kind: str, delta: str) -> None:
         if kind == "text":
             self._text.append(delta)
-        self.characters += len(delta)
+        self.size += len(delta) if delta.isascii() else len(delta.encode())
         if not self._parts or self._parts[-1]["type"] != kind:
             self._add_part({"type": kind, "text": ""})
         self._pieces.append(delta)

@@ -57,7 +57,7 @@ class RunEngine:
         feeds: Feeds,
         lease_seconds: float,
         retention_seconds: float,
-        reply_characters: int,
+        reply_bytes: int,
     ) -> None:
         self.replica_id = ReplicaId(new_id())
         self._database = database
@@ -68,7 +68,7 @@ class RunEngine:
         self._feeds = feeds
         self._lease = lease_seconds
         self._retention = retention_seconds
-        self._reply_characters = reply_characters
+        self._reply_bytes = reply_bytes
         self._active: dict[RunId, ActiveRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._interrupts: dict[RunId, None] = {}
@@ -111,7 +111,7 @@ class RunEngine:
 
     def launch(self, claimed: Claimed, *, recover: bool = False) -> None:
         """Perform a run that this replica has claimed, in a task of the engine's."""
-        run = ActiveRun(claimed, reply_characters=self._reply_characters)
+        run = ActiveRun(claimed, reply_bytes=self._reply_bytes)
         task = asyncio.create_task(self._perform(run, recover=recover), name=f"run {run.record.id}")
         run.attach(self._journal.open(claimed, run.lose), task)
         self._active[run.record.id] = run
