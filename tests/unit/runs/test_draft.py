@@ -58,7 +58,7 @@ def cut(event: RunEvent, data: st.DataObject) -> list[RunEvent]:
 
 
 def facts(draft: Draft) -> tuple[object, ...]:
-    return draft.text, draft.text_sha256, draft.parts, draft.characters, draft.open_tool_calls, draft.message_id
+    return draft.text, draft.text_sha256, draft.parts, draft.size, draft.open_tool_calls, draft.message_id
 
 
 @given(stories, st.data())
