@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from db.ids import RunId, SessionId, UserId
@@ -10,8 +11,7 @@ from db.records import EventRecord, JournalHead
 from db.stores.rows import record_or_none, records
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """An event that has no position yet."""
 
     type: str

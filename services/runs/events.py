@@ -215,15 +215,21 @@ Event = RunEvent | SessionUpdated
 
 def encode(event: Event, run_id: UUID | None, at: str) -> NewEvent:
     """The event as the journal stores it."""
-    if isinstance(event, SessionUpdated):
-        fields: Any = event.changes
-    elif isinstance(event, TextDelta | ThinkingDelta | RefusalDelta):
-        fields = {"delta": event.delta}
-    else:
-        fields = event
-    body = orjson.dumps(fields, default=str).decode()
-    run = "" if run_id is None else f'"run_id":"{run_id}",'
-    return NewEvent(event.type, f'{{{run}"at":"{at}",{body[1:]}')
+    return encode_under(event, run_prefix(run_id), at)
+
+
+def run_prefix(run_id: UUID | None) -> str:
+    """How the body of every event of a run begins; worth keeping for a run, as a UUID is slow to write out."""
+    return "" if run_id is None else f'"run_id":"{run_id}",'
+
+
+def encode_under(event: Event, prefix: str, at: str) -> NewEvent:
+    """The event as the journal stores it, with the prefix of its run."""
+    if isinstance(event, TextDelta | ThinkingDelta | RefusalDelta):
+        # Nearly all events are deltas: written by hand, as this is the hot path.
+        return NewEvent(event.type, f'{{{prefix}"at":"{at}","delta":{orjson.dumps(event.delta).decode()}}}')
+    fields: Any = event.changes if isinstance(event, SessionUpdated) else event
+    return NewEvent(event.type, f'{{{prefix}"at":"{at}",{orjson.dumps(fields, default=str).decode()[1:]}')
 
 
 def frame_text(type: str, seq: int, body: str) -> str:

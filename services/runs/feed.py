@@ -8,7 +8,7 @@ an event nor see one twice.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from db.ids import RunId, SessionId
 from db.stores.events import EventStore
@@ -20,8 +20,7 @@ _PAGE_FRAMES = 500
 _PAGE_OCTETS = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One committed event, serialised once for all its readers."""
 
     seq: int
@@ -59,10 +58,11 @@ class Feed:
         if self._frames and frames[0].seq != self._frames[-1].seq + 1:
             self._frames.clear()
             self._characters = 0
+        characters = sum([len(frame.text) for frame in frames])
         self._frames.extend(frames)
-        self._characters += sum(len(frame.text) for frame in frames)
+        self._characters += characters
         self._trim()
-        self.advance(frames[-1].seq, sum(len(frame.text) for frame in frames))
+        self.advance(frames[-1].seq, characters)
 
     def advance(self, newest: int, characters: int = 0) -> None:
         """Wake the readers: the journal has reached `newest`."""

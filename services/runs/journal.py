@@ -16,7 +16,17 @@ from db.errors import DatabaseError, DatabaseUnavailable, WriteConflict
 from db.ids import RunId, SessionId
 from db.stores.events import Batch, EventStore, NewEvent
 from db.stores.runs import Claimed
-from services.runs.events import Delta, Event, RefusalDelta, TextDelta, ThinkingDelta, encode, frame_text, timestamp
+from services.runs.events import (
+    Delta,
+    Event,
+    RefusalDelta,
+    TextDelta,
+    ThinkingDelta,
+    encode_under,
+    frame_text,
+    run_prefix,
+    timestamp,
+)
 from services.runs.feed import Feeds, Frame
 from services.runs.retry import pause
 
@@ -43,11 +53,12 @@ class Marks(Protocol):
 class RunLog:
     """The writing end of one run's events."""
 
-    __slots__ = ("_dirty", "_in_flight", "_limit", "_on_lost", "_pending", "_room", "claimed", "is_open")
+    __slots__ = ("_dirty", "_in_flight", "_limit", "_on_lost", "_pending", "_prefix", "_room", "claimed", "is_open")
 
     def __init__(self, claimed: Claimed, *, dirty: "Marks", on_lost: Callable[[], None], limit: int) -> None:
         self.claimed = claimed
         self.is_open = True
+        self._prefix = run_prefix(claimed.run.id)
         self._dirty = dirty
         self._on_lost = on_lost
         self._limit = limit
@@ -89,6 +100,16 @@ class RunLog:
             self._room.set_result(None)
             self._room = None
         return events
+
+    def batch(self, events: Sequence[Event], at: str) -> Batch:
+        """For the writer: `events` as they are stored."""
+        run = self.claimed.run
+        return Batch(
+            run.session_id,
+            run.id,
+            self.claimed.lease.fence,
+            [encode_under(event, self._prefix, at) for event in events],
+        )
 
     def end_flush(self, *, lost: bool) -> None:
         """For the writer: what `begin_flush` gave is committed, or refused for good."""
@@ -193,7 +214,7 @@ class Journal:
             begun = loop.time()
             logs, self._dirty = list(self._dirty), {}
             at = timestamp()
-            writes = [_Write(log, _batch(log.claimed, events, at)) for log in logs if (events := log.begin_flush())]
+            writes = [_Write(log, log.batch(events, at)) for log in logs if (events := log.begin_flush())]
             if writes:
                 await self._flush(writes)
                 # On a fast disk each delta would get a commit of its own. After a quiet moment the first event is
@@ -275,8 +296,3 @@ class Journal:
             if first_seq is not None:
                 self.show(write.batch.session_id, write.batch.run_id, first_seq, write.batch.events)
             write.log.end_flush(lost=first_seq is None)
-
-
-def _batch(claimed: Claimed, events: Sequence[Event], at: str) -> Batch:
-    run = claimed.run
-    return Batch(run.session_id, run.id, claimed.lease.fence, [encode(event, run.id, at) for event in events])
