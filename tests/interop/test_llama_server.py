@@ -10,6 +10,7 @@ import pytest
 from tests.interop.peer import LlamaServer, eventually, llama_server
 from tests.interop.service import Chat, Colloquy, colloquy, digest, only, text_of, types_of
 from tests.interop.tiny_story import ENDLESS_CUE
+from tests.readme import first_conversation
 
 pytestmark = pytest.mark.timeout(180)  # the first start of the service makes a database
 
@@ -152,3 +153,11 @@ def test_refused_key_is_an_error_that_does_not_repeat_the_key(peer: LlamaServer,
         assert not error["retryable"]
         assert "sk-not-the-right-one" not in str(events)
         assert only("assistant_end", events)["finish_reason"] == "error"
+
+
+def test_first_conversation_of_the_readme_is_answered_by_the_model(service: Colloquy, peer: LlamaServer) -> None:
+    before = peer.tokens_generated()
+    printed = first_conversation(int(service.address.rpartition(":")[2]))
+    peer.wait_until_idle(within=2)
+    assert len(printed.split()) > 10
+    assert peer.tokens_generated() > before
