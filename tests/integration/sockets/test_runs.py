@@ -289,6 +289,7 @@ async def test_a_reader_that_never_reads_does_not_hold_up_the_others(
     assert len(text_of(events)) == 3_000_000
     assert_gapless(events)
     assert (await client.said(session_id))[1][1] == "x" * 3_000_000
+    lazy.transport.abort()
 
 
 async def test_a_session_is_not_held_up_by_a_model_that_hangs_in_another(
