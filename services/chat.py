@@ -420,4 +420,5 @@ def _stored(send: Send) -> dict[str, Any]:
         "controls": dict(send.controls),
         "turns": len(send.contents),
     }
-    return asked | {"digest": hashlib.sha256(repr((list(send.contents), asked)).encode()).hexdigest()}
+    digest = hashlib.sha256(repr((list(send.contents), asked)).encode()).hexdigest()
+    return asked | {"digest": digest, "when_busy": send.when_busy}

@@ -174,7 +174,9 @@ class RunStore:
             claimed = await self._insert(connection, new, replica_id, announce(bool(known)), waits=bool(known))
             assert claimed is not None, "nothing can have changed under the lock"
             if known and when_busy == "interrupt":
-                await _mark_interrupted(connection, known[0].id, "message")
+                # A message that is only waiting for its own interrupt to take effect is as good as running.
+                hasty = [run.id for run in known[1:] if run.request.get("when_busy") == "interrupt"]
+                await _mark_interrupted(connection, [known[0].id, *hasty], "message")
         if known:
             return Accepted(claimed.run, is_new=True, busy=known[0].id)
         return Accepted(claimed.run, is_new=True, claimed=claimed)
@@ -491,8 +493,10 @@ async def _lock_journal(connection: "PooledConnection", session_id: SessionId):
     )
 
 
-async def _mark_interrupted(connection: "PooledConnection", run_id: RunId, by: str) -> None:
-    await connection.execute("UPDATE runs SET interrupt_by = coalesce(interrupt_by, $2) WHERE id = $1", run_id, by)
+async def _mark_interrupted(connection: "PooledConnection", run_ids: Sequence[RunId], by: str) -> None:
+    await connection.execute(
+        "UPDATE runs SET interrupt_by = coalesce(interrupt_by, $2) WHERE id = ANY ($1::uuid[])", run_ids, by
+    )
 
 
 async def _end(
