@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from tests.acceptance.aftermath import assert_nothing_in_progress, figures, p95
-from tests.acceptance.client import Client, crowd
+from tests.acceptance.client import Client, connected, crowd
 from tests.acceptance.conftest import StartService
 from tests.acceptance.narrator import Narrator
 from tests.fakes.script import Endless, Hang, Text
@@ -65,7 +65,7 @@ async def test_interrupts_among_a_hundred_streams_stop_run_and_model_in_every_ph
         await interrupt_composing(model, watch, others)
         await interrupt_queued(model, watch, others)
         for client in (*streaming, *others):
-            if len(client.events) and not client.events[-1]["type"] == "assistant_end":
+            if client.events[-1]["type"] != "assistant_end":
                 await client.interrupt()
                 await client.until("assistant_end")
         for client, run_id in watch.stopped:
@@ -74,6 +74,21 @@ async def test_interrupts_among_a_hundred_streams_stop_run_and_model_in_every_ph
             run_id = await client.ask("are you still there?")
             await client.until("post_response_complete", run_id=run_id)
         watch.tell()
+    await assert_nothing_in_progress(database_url, model, service)
+
+
+async def test_of_messages_in_haste_only_the_last_one_is_answered(
+    database_url: str, model: Narrator, start: StartService
+) -> None:
+    service = await start(database_url)
+    model.tell("endless", Endless("and ", 0.02))
+    async with connected(service) as client:
+        for number in range(5):
+            await client.say("endless", f"hasty {number}")
+        await client.say("the last", "the last")
+        await client.until("post_response_complete")
+        assert client.end(str(client.accepted("the last")))["finish_reason"] == "stop"
+        assert [role for role, _ in await service.history(client.session_id) if role == "user"] == ["user"] * 6
     await assert_nothing_in_progress(database_url, model, service)
 
 

@@ -133,12 +133,11 @@ async def test_a_sleeper_in_mid_transaction_does_not_keep_the_session_locked(
         first = await near.ask("first")
         await near.ask("second", when_busy="queue")
         await far.until("text_delta", run_id=first)
-        async with database(database_url) as other:
-            async with other.transaction():
-                await other.fetch("SELECT 1 FROM sessions WHERE id = $1 FOR UPDATE", near.session_id)
-                gate.set()
-                await eventually(lambda: somebody_waits(other))
-                await pair.sleeper.freeze()
+        async with database(database_url) as other, other.transaction():
+            await other.fetch("SELECT 1 FROM sessions WHERE id = $1 FOR UPDATE", near.session_id)
+            gate.set()
+            await eventually(lambda: somebody_waits(other))
+            await pair.sleeper.freeze()
         # Its statement has been carried out, but nobody is there to commit it.
         end = await far.until("assistant_end", within=20)
         assert end["run_id"] == first
