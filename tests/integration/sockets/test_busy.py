@@ -1,6 +1,7 @@
 """Messages that meet a running reply, words that stop one, and words that are said twice."""
 
 import asyncio
+import random
 from collections import Counter
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from tests.integration.sockets.client import (
     types_of,
 )
 from tests.integration.sockets.conftest import Opened, Stranger
+from tests.waiting import eventually
 
 
 async def begin(socket: Socket, content: str = "First") -> str:
@@ -403,6 +405,50 @@ async def test_a_hail_of_messages_ends_every_run_once_and_answers_the_last(
     assert users == [f"Message {i}" for i in range(8)]
     assert history[1] == ("assistant", "Once")
     assert history[-1] == ("assistant", "Hello there.")
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_storm_of_messages_and_interrupts_from_two_tabs_keeps_every_promise(
+    client: Client, model: OpenAIFake, session_id: str, socket: Socket, seed: int
+):
+    chance = random.Random(seed)
+    other = await client.open(session_id)
+    for i in range(25):
+        model.reply(*(f"{piece} " for piece in range(5)))
+        await chance.choice([socket, other]).say(f"Message {i}", when_busy=chance.choice(["interrupt", "queue"]))
+        for _ in range(chance.randrange(40)):
+            await asyncio.sleep(0)
+        if chance.random() < 0.5:
+            await chance.choice([socket, other]).send("interrupt")
+    await asyncio.gather(socket.answered(), other.answered())
+
+    async def is_idle() -> bool:
+        return (await client.http.get(f"/api/sessions/{session_id}")).json()["active_run_id"] is None
+
+    await eventually(is_idle, 20)
+    for tab in (socket, other):
+        await tab.catch_up()
+    told, told_to_other = ([event for event in tab.seen if "run_id" in event] for tab in (socket, other))
+    assert told == told_to_other
+    accepted = [event["run_id"] for event in told if event["type"] == "message_accepted"]
+    refused = sum(event["type"] == "error" and event["code"] == "too_many_requests" for event in other.seen)
+    refused += sum(event["type"] == "error" and event["code"] == "too_many_requests" for event in socket.seen)
+    assert len(accepted) + refused == 25
+    assert endings(told) == dict.fromkeys(accepted, 1)
+    ended: set[str] = set()
+    for event in told:
+        assert event["run_id"] not in ended, "something came after the end of a run"
+        if is_last(event):
+            ended.add(event["run_id"])
+    interrupted = {event["run_id"] for event in told if event["type"] == "interrupted"}
+    stopped = {event["run_id"] for event in told if event.get("finish_reason") == "interrupted"}
+    assert interrupted == stopped
+    history = await client.history(session_id)
+    assert [message["run_id"] for message in history if message["role"] == "user"] == accepted
+    texts = {run_id: text_of([event for event in told if event["run_id"] == run_id]) for run_id in accepted}
+    for message in history:
+        if message["role"] == "assistant":
+            assert message["content"] == texts[message["run_id"]]
 
 
 # --- the same message twice -------------------------------------------------------------------------------------------
