@@ -7,10 +7,12 @@ from uuid import UUID
 
 UserId = NewType("UserId", UUID)
 PersonaId = NewType("PersonaId", UUID)
+ModuleId = NewType("ModuleId", UUID)
 SessionId = NewType("SessionId", UUID)
 MessageId = NewType("MessageId", UUID)
 RunId = NewType("RunId", UUID)
 ReplicaId = NewType("ReplicaId", UUID)
+MemoryId = NewType("MemoryId", UUID)
 
 LOCAL_OWNER = UserId(UUID("00000000-0000-7000-8000-000000000001"))
 """The one owner of a service without accounts."""

@@ -4,15 +4,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from db.ids import MessageId, PersonaId, RunId, SessionId, UserId
+from db.ids import MemoryId, MessageId, ModuleId, PersonaId, RunId, SessionId, UserId
 
 RunState = Literal["queued", "running", "finished"]
 MessageRole = Literal["user", "assistant", "system"]
+PersonaMode = Literal["reactive", "autonomous"]
+ModuleType = Literal["simple", "advanced"]
+ExecutionContext = Literal["IMMEDIATE", "POST_RESPONSE", "ON_DEMAND"]
+ResultState = Literal["spoke", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class PersonaRecord:
-    """A named prompt template with its model settings."""
+    """A named prompt template with its model settings.
+
+    `module_ids` are the modules attached to it, in order; `refers_to` are the names that its template refers to.
+    """
 
     id: PersonaId
     owner_id: UserId
@@ -20,15 +27,90 @@ class PersonaRecord:
     slug: str
     description: str
     template: str
-    mode: Literal["reactive", "autonomous"]
+    mode: PersonaMode
+    schedule: dict[str, Any] | None
     first_message: str | None
+    image: str | None
     connection: str | None
     model: str | None
     controls: dict[str, Any]
+    tools: dict[str, Any]
+    module_ids: list[ModuleId]
+    refers_to: list[str]
     is_active: bool
+    is_default: bool
     version: int
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRecord:
+    """A part of prompts: text, or a script whose outputs make text.
+
+    `requires_ai`, `analysis` and `refers_to` (the names that its content refers to) are computed when it is saved.
+    """
+
+    id: ModuleId
+    owner_id: UserId
+    name: str
+    description: str
+    type: ModuleType
+    content: str
+    script: str
+    trigger_pattern: str | None
+    trigger_depth: int
+    execution_context: ExecutionContext
+    timeout_ms: int | None
+    is_active: bool
+    requires_ai: bool
+    analysis: dict[str, Any] | None
+    refers_to: list[str]
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleResultRecord:
+    """The newest result of a module in a session.
+
+    If the newest run failed, `text` and `outputs` are still those of the last run that did not.
+    """
+
+    session_id: SessionId
+    module_id: ModuleId
+    run_id: RunId
+    run_seq: int
+    state: ResultState
+    text: str
+    outputs: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRecord:
+    """Something worth remembering of a session, and which of its messages it is about."""
+
+    id: MemoryId
+    session_id: SessionId
+    owner_id: UserId
+    content: str
+    first_message: int | None
+    last_message: int | None
+    metadata: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunTraceRecord:
+    """The prompt that a run was given, and how it came about."""
+
+    run_id: RunId
+    session_id: SessionId
+    prompt: str
+    trace: Any
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
