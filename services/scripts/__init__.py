@@ -1,0 +1,1 @@
+"""Scripts of modules: small Python programs that run outside of this process and see `ctx` and nothing else."""

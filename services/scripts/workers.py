@@ -1,0 +1,115 @@
+"""The processes that scripts run in: kept ready, shut in, one for each script at a time."""
+
+import asyncio
+import shutil
+import sysconfig
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from pydantic_monty import AsyncMonty, AsyncMontySession, ResourceLimits
+
+from services.errors import ServerError
+from services.scripts.hardening import Hardening, harden
+
+GRACE = 0.1
+"""Seconds past its time limit after which a process that does not stop by itself is killed."""
+
+RECYCLE_AFTER = 1_000
+"""Scripts that one process serves."""
+
+LAST_BREATH = 0.05
+"""Seconds that the library's own threads need after the pool is closed: a Python that exits at once may abort."""
+
+
+class InterpreterMissing(ServerError):
+    """The program that runs scripts is not installed: install the service again."""
+
+    code = "interpreter_missing"
+    retryable = False
+
+
+class Workers:
+    """A pool of processes, started when the first one is needed. `async with` ends all of them."""
+
+    def __init__(self, *, max_processes: int, answer_within: float) -> None:
+        """`answer_within`: seconds after which a process that says nothing is killed, whatever its limits."""
+        self._max_processes = max_processes
+        self._answer_within = answer_within
+        self._starting = asyncio.Lock()
+        self._pool: AsyncMonty | None = None
+        self._resources = AsyncExitStack()
+        self.hardening: Hardening | None = None
+        """How far the processes are shut in; None before the start."""
+
+    async def __aenter__(self) -> "Workers":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        started, self._pool = self._pool is not None, None
+        await self._resources.aclose()
+        if started:
+            await asyncio.sleep(LAST_BREATH)
+
+    async def start(self) -> Hardening:
+        """Return once a process is ready, with the strongest hardening that works here.
+
+        Raises:
+            InterpreterMissing: there is no such program.
+        """
+        await self._started()
+        assert self.hardening
+        return self.hardening
+
+    async def session(self, limits: ResourceLimits, *, stubs: str | None = None) -> AsyncMontySession:
+        """A fresh interpreter, to be entered with `async with`, which waits for a free process.
+
+        Leaving it by an exception in mid-script kills the process. With `stubs`, what is fed is checked first against
+        these declarations.
+
+        Raises:
+            InterpreterMissing: there is no such program.
+        """
+        pool = await self._started()
+        return pool.checkout(
+            limits=limits,
+            type_check=stubs is not None,
+            type_check_stubs=stubs,
+            type_check_format="json",
+            assert_message_annotations=False,
+            # A script that sleeps would keep its process.
+            os_policy={"sleep": "zero"},
+        )
+
+    async def _started(self) -> AsyncMonty:
+        async with self._starting:
+            if self._pool is None:
+                async with AsyncExitStack() as resources:
+                    self._pool = await self._open(resources)
+                    self._resources = resources.pop_all()
+            return self._pool
+
+    async def _open(self, resources: AsyncExitStack) -> AsyncMonty:
+        directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="colloquy-scripts-")
+        resources.push_async_callback(asyncio.to_thread, shutil.rmtree, directory, ignore_errors=True)
+        self.hardening, command = await harden(_interpreter(), Path(directory))
+        return await resources.enter_async_context(
+            AsyncMonty(
+                binary_path=command,
+                min_processes=1,
+                max_processes=self._max_processes,
+                request_timeout=self._answer_within,
+                max_checkouts_per_worker=RECYCLE_AFTER,
+                feed_duration_limit_grace=GRACE,
+                turn_duration_limit_grace=GRACE,
+            )
+        )
+
+
+def _interpreter() -> Path:
+    """The program that came with the package, beside this Python's own, or anywhere on PATH."""
+    scripts = sysconfig.get_path("scripts")
+    found = shutil.which("monty", path=scripts) or shutil.which("monty")
+    if not found:
+        raise InterpreterMissing
+    return Path(found).absolute()
