@@ -70,7 +70,7 @@ class Limits(_Group):
     frame_bytes: PositiveInt = 65_536
     """The largest WebSocket message taken from a client."""
     frames_per_minute: PositiveInt = 600
-    """Messages that one socket may send in a minute."""
+    """Frames that one user may send in a minute, on all sockets together."""
     connections_per_user: PositiveInt = 200
     """Sockets that one user may have open."""
     runs_per_user: PositiveInt = 100

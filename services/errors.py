@@ -116,12 +116,6 @@ class ModelError(ColloquyError):
     retryable = True
 
 
-class ModelGaveNothing(ModelError):
-    """The model ended its turn without saying anything."""
-
-    code = "model_gave_nothing"
-
-
 class ReplyTooLong(ModelError):
     """The reply grew over the limit and was stopped."""
 

@@ -147,9 +147,7 @@ class Reader:
     async def _read_rows(self) -> Sequence[Frame]:
         # Small pages: whoever catches up comes back for more often enough not to look like one that does not read.
         rows = await self._store.after(self._feed.session_id, self.position, limit=_PAGE_FRAMES, octets=_PAGE_OCTETS)
-        if not rows:
-            raise JournalGone
-        if rows[0].seq != self.position + 1:
+        if not rows or rows[0].seq != self.position + 1:
             raise PastIsGone
         return [Frame(row.seq, row.type, row.run_id, frame_text(row.type, row.seq, row.body)) for row in rows]
 
