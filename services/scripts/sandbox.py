@@ -32,7 +32,7 @@ from services.scripts.functions import Clock, CountTokens, PureFunctions
 from services.scripts.hardening import Hardening
 from services.scripts.types import ScriptError, ScriptFault, ScriptHost, ScriptLimits, ScriptResult
 from services.scripts.values import Json, plain_text
-from services.scripts.workers import Workers
+from services.scripts.workers import Workers, own_words
 
 ANSWER_WITHIN = 3.0
 """Seconds beyond the script's own time limit after which a silent process is given up."""
@@ -246,13 +246,13 @@ class _Run:
                 kind = type(error.exception()).__name__
                 frames = [frame for frame in error.traceback() if frame.filename != "<string>"]
                 place = (frames[-1].line, frames[-1].column) if frames else (None, None)
-                return ScriptError(kind, _bounded(self._own_words(kind, error.display("msg"))), *place)
+                return ScriptError(kind, _bounded(self._in_our_words(kind, error.display("msg"))), *place)
             case MontyCrashedError(timed_out=True):
-                return ScriptError("TimeoutError", self._own_words("TimeoutError", "time limit exceeded"))
+                return ScriptError("TimeoutError", self._in_our_words("TimeoutError", "time limit exceeded"))
             case _:
                 return ScriptError("WorkerLost", "the process that ran the script ended unexpectedly; run it again")
 
-    def _own_words(self, kind: str, message: str) -> str:
+    def _in_our_words(self, kind: str, message: str) -> str:
         """The interpreter's message, or for limits and its own peculiarities one that says what to do."""
         limits = self._limits
         match kind:
@@ -267,7 +267,7 @@ class _Run:
             case "NotImplementedError" if "cannot suspend" in message:
                 return "ctx cannot be called by sorted, map and the like: call it in a loop or a comprehension"
             case _:
-                return message.removeprefix("Internal error in monty: ")
+                return own_words(message)
 
 
 def _bounded(message: str) -> str:

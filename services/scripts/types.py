@@ -56,7 +56,7 @@ class ScriptFault(Exception):
 
     def __init__(self, message: str, kind: FaultKind = "RuntimeError") -> None:
         self.message = message
-        self.kind = kind
+        self.kind: FaultKind = kind
         super().__init__(message)
 
 

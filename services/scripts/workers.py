@@ -113,3 +113,14 @@ def _interpreter() -> Path:
     if not found:
         raise InterpreterMissing
     return Path(found).absolute()
+
+
+def own_words(message: str) -> str:
+    """The interpreter's message without its talk of itself."""
+    for theirs, ours in (("The monty syntax parser does not yet support ", "scripts cannot use "), (_INTERNAL, "")):
+        if message.startswith(theirs):
+            return ours + message.removeprefix(theirs)
+    return message
+
+
+_INTERNAL = "Internal error in monty: "
