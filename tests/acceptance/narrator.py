@@ -28,6 +28,8 @@ class Narrator(OpenAIFake):
         self.model_list = asyncio.Event()
         """Cleared, questions for the list of models are left waiting."""
         self.model_list.set()
+        self.asked_model_list = 0
+        """How often the list of models was asked for."""
         self.left_model_list: list[float] = []
         """The monotonic times at which somebody stopped waiting for the list of models."""
 
@@ -57,6 +59,7 @@ class Narrator(OpenAIFake):
         return await super().answer(request, noted)
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
+        self.asked_model_list += 1
         try:
             await self.model_list.wait()
         except asyncio.CancelledError:

@@ -122,9 +122,9 @@ async def interrupt_composing(model: Narrator, watch: Stopwatch, clients: Sequen
     """A run that asks how much an unknown model can take is still being composed."""
     model.model_list.clear()
     for number, client in enumerate(clients):
-        left = len(model.left_model_list)
+        asked, left = model.asked_model_list, len(model.left_model_list)
         run_id = await client.ask("which model?", model=f"unknown-{number}")
-        await client.until("stage_update", run_id=run_id, count=4)
+        await eventually(lambda asked=asked: model.asked_model_list > asked, 10)
         began = await watch.interrupt(client, run_id, "composing")
         await eventually(lambda left=left: len(model.left_model_list) > left, 10)
         watch.closed.setdefault("composing", []).append(model.left_model_list[-1] - began)
