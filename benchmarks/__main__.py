@@ -9,7 +9,7 @@ import time
 
 import uvloop
 
-from benchmarks import durability, history, interrupt, memory, relay, report, saturation, start
+from benchmarks import durability, history, interrupt, memory, relay, report, saturation, start, templates, triggers
 from benchmarks.processes import BenchmarkFailed
 from benchmarks.servers import scratch
 
@@ -21,6 +21,8 @@ _BENCHMARKS = {
     "memory": memory,
     "history": history,
     "start": start,
+    "templates": templates,
+    "triggers": triggers,
 }
 
 
