@@ -23,6 +23,10 @@ _IN_PROGRESS = """
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'
 """
 
+_CONNECTIONS = """
+    SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'colloquy'
+"""
+
 _WRONG = """
     SELECT 'journal ' || j.session_id || ' has a hole' FROM journals j
     LEFT JOIN LATERAL (
@@ -71,10 +75,11 @@ async def assert_nothing_in_progress(url: str, model: Narrator, *services: Servi
             raise AssertionError(f"{left}; the model is {'quiet' if model.is_quiet else 'still asked'}") from None
         assert [row[0] for row in await connection.fetch(_WRONG)] == []
         await _assert_replies_are_what_was_shown(connection)
-        open_connections = await connection.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'colloquy'"
-        )
-        assert open_connections <= _POOL * len(services)
+
+        async def has_few_connections() -> bool:
+            return await connection.fetchval(_CONNECTIONS) <= _POOL * len(services)
+
+        await eventually(has_few_connections, 20)  # those of a service that was killed end when PostgreSQL looks
     for service in services:
         await eventually(lambda service=service: service.connections == 0, 15)
         assert " ERROR " not in service.log, service.log
