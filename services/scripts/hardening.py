@@ -20,6 +20,9 @@ PATIENCE = 5.0
 _LIMITS = ("--as=4294967296", "--nofile=64", "--core=0", "--fsize=0")
 # Address space is not memory: the interpreter reserves far more than it uses, and is itself told how much that may be.
 
+_NOWHERE = "cd / && unset PWD OLDPWD"
+# A shell tells those whom it starts where it is.
+
 
 class Hardening(StrEnum):
     """How far a script's process is shut in, from the outside."""
@@ -113,7 +116,7 @@ def _wrappers(binary: Path, directory: Path) -> Iterator[tuple[Hardening, str]]:
         }
         table = _lay_out(root, entries)
         mount = shlex.join(command("mount", "--all", "--fstab", table))
-        build = f'{mount} && exec {shlex.join([*command("chroot", root), "/setpriv", *powerless, "/monty"])} "$@"'
+        build = f'{_NOWHERE}\n{mount} && exec {shlex.join([*command("chroot", root), "/setpriv", *powerless, "/monty"])} "$@"'
         outer = [*limited, *command("unshare", *namespaces, "--map-root-user"), "/bin/sh", "-c", build, "worker"]
         yield Hardening.CONTAINED, _script(outer)
     if has("unshare"):
@@ -127,7 +130,7 @@ def _wrappers(binary: Path, directory: Path) -> Iterator[tuple[Hardening, str]]:
 
 
 def _script(command: Sequence[str]) -> str:
-    return f'#!/bin/sh\nexec {shlex.join(command)} "$@" 2>/dev/null\n'
+    return f'#!/bin/sh\n{_NOWHERE}\nexec {shlex.join(command)} "$@" 2>/dev/null\n'
 
 
 def _lay_out(root: Path, entries: Mapping[Path, Path]) -> Path:

@@ -93,7 +93,7 @@ class Workers:
         directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="colloquy-scripts-")
         resources.push_async_callback(asyncio.to_thread, shutil.rmtree, directory, ignore_errors=True)
         self.hardening, command = await harden(_interpreter(), Path(directory))
-        return await resources.enter_async_context(
+        pool = await resources.enter_async_context(
             AsyncMonty(
                 binary_path=command,
                 min_processes=1,
@@ -104,6 +104,10 @@ class Workers:
                 turn_duration_limit_grace=GRACE,
             )
         )
+        # The pool does not wait for its processes to have come up.
+        async with pool.checkout() as session:
+            await session.feed_run("")
+        return pool
 
 
 def _interpreter() -> Path:
