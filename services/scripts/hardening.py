@@ -6,22 +6,26 @@ depends on the machine, so each level is tried out before it is used.
 """
 
 import asyncio
-import os
+import itertools
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
 PATIENCE = 5.0
 """Seconds for a level to prove that it works here."""
 
-_LIMITS = ("--as=4294967296", "--nofile=64", "--core=0", "--fsize=0")
 # Address space is not memory: the interpreter reserves far more than it uses, and is itself told how much that may be.
+_LIMITS = ("--as=4294967296", "--nofile=64", "--core=0", "--fsize=0")
 
-_NOWHERE = "cd / && unset PWD OLDPWD"
+_NAMESPACES = ("--user", "--net", "--ipc", "--uts", "--mount")
+
+_POWERLESS = ("--pdeathsig", "KILL", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all")
+
 # A shell tells those whom it starts where it is.
+_NOWHERE = "cd / && unset PWD OLDPWD"
 
 
 class Hardening(StrEnum):
@@ -78,59 +82,72 @@ async def _works(wrapper: Path) -> bool:
     return process.returncode == 0 and said.startswith(b"monty")
 
 
-def _wrappers(binary: Path, directory: Path) -> Iterator[tuple[Hardening, str]]:
-    """Shell scripts that become the interpreter, the strongest first. A worker's environment is empty, so all paths
-    are whole; what it says on its standard error is about scripts and none of our log's business."""
-    if sys.platform != "linux":
-        return
-    tools = {name: shutil.which(name) for name in ("bwrap", "nice", "prlimit", "unshare", "setpriv", "mount", "chroot")}
-
-    def has(*names: str) -> bool:
-        return all(tools[name] for name in names)
-
-    def command(name: str, *words: str | Path) -> list[str]:
-        return [tools[name] or name, *map(str, words)]
-
-    if not has("nice", "prlimit"):
-        return
-    # Scripts give way to the conversations of everybody else.
-    limited = [*command("nice", "-n", "5"), *command("prlimit", *_LIMITS)]
-    libraries = [path for path in (Path("/lib"), Path("/lib64")) if path.exists()]
-    if has("bwrap"):
-        readable = [word for path in libraries for word in ("--ro-bind", path.resolve(), path)]
-        yield Hardening.CONTAINED, _script([
-            *limited,
-            *command("bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
-            *("--uid", "65534", "--gid", "65534", "--ro-bind", str(binary), "/monty", *map(str, readable)),
-            *("--chdir", "/", "/monty"),
-        ])  # fmt: skip
-    if not has("setpriv"):
-        return
-    powerless = ("--pdeathsig", "KILL", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all")
-    namespaces = ("--user", "--net", "--ipc", "--uts", "--mount")
-    if has("unshare", "mount", "chroot"):
-        root = directory / "root"
-        setpriv = Path(tools["setpriv"] or "")
-        entries = {Path("monty"): binary, Path("setpriv"): setpriv} | {
-            path.relative_to("/"): path for path in libraries
-        }
-        table = _lay_out(root, entries)
-        mount = shlex.join(command("mount", "--all", "--fstab", table))
-        build = f'{_NOWHERE}\n{mount} && exec {shlex.join([*command("chroot", root), "/setpriv", *powerless, "/monty"])} "$@"'
-        outer = [*limited, *command("unshare", *namespaces, "--map-root-user"), "/bin/sh", "-c", build, "worker"]
-        yield Hardening.CONTAINED, _script(outer)
-    if has("unshare"):
+def _wrappers(binary: Path, directory: Path) -> list[tuple[Hardening, str]]:
+    """Shell scripts that become the interpreter, the strongest first, as far as the tools are there."""
+    tools = _Tools()
+    if sys.platform != "linux" or not tools.has("nice", "prlimit"):
+        return []
+    wrappers: list[tuple[Hardening, str]] = []
+    if tools.has("bwrap"):
+        wrappers.append((Hardening.CONTAINED, _script(tools, _in_a_bubble(tools, binary))))
+    if tools.has("setpriv", "unshare", "mount", "chroot"):
+        wrappers.append((Hardening.CONTAINED, _script(tools, _in_an_own_root(tools, binary, directory))))
+    if tools.has("setpriv", "unshare"):
         nobody = ("--map-user=65534", "--map-group=65534")
-        offline = [*command("unshare", *namespaces, *nobody), *command("setpriv", *powerless, binary)]
-        yield Hardening.OFFLINE, _script([*limited, *offline])
-    if os.geteuid() == 0:
+        offline = [*tools.command("unshare", *_NAMESPACES, *nobody), *tools.command("setpriv", *_POWERLESS, binary)]
+        wrappers.append((Hardening.OFFLINE, _script(tools, offline)))
+    if tools.has("setpriv"):
         nobody = ("--reuid=65534", "--regid=65534", "--clear-groups")
-        yield Hardening.LIMITED, _script([*limited, *command("setpriv", *powerless, *nobody, binary)])
-    yield Hardening.LIMITED, _script([*limited, *command("setpriv", "--pdeathsig", "KILL", "--no-new-privs", binary)])
+        # Only root can become nobody, or give up what others do not have.
+        powers = ((*_POWERLESS, *nobody), ("--pdeathsig", "KILL", "--no-new-privs"))
+        limited = [tools.command("setpriv", *words, binary) for words in powers]
+        wrappers += [(Hardening.LIMITED, _script(tools, command)) for command in limited]
+    return wrappers
 
 
-def _script(command: Sequence[str]) -> str:
-    return f'#!/bin/sh\n{_NOWHERE}\nexec {shlex.join(command)} "$@" 2>/dev/null\n'
+class _Tools:
+    """The programs of this machine by their whole paths: a worker's environment is empty."""
+
+    def __init__(self) -> None:
+        names = ("bwrap", "chroot", "mount", "nice", "prlimit", "setpriv", "unshare")
+        self._paths = {name: path for name in names if (path := shutil.which(name))}
+
+    def has(self, *names: str) -> bool:
+        return self._paths.keys() >= set(names)
+
+    def command(self, name: str, *words: str | Path) -> list[str]:
+        return [self._paths[name], *map(str, words)]
+
+
+def _in_a_bubble(tools: _Tools, binary: Path) -> list[str]:
+    readable = [("--ro-bind", path.resolve(), path) for path in _libraries()]
+    return [
+        *tools.command("bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+        *("--uid", "65534", "--gid", "65534", "--chdir", "/"),
+        *map(str, itertools.chain(("--ro-bind", binary, "/monty"), *readable)),
+        "/monty",
+    ]
+
+
+def _in_an_own_root(tools: _Tools, binary: Path, directory: Path) -> list[str]:
+    """The same with tools that every Linux has: a shell mounts a few entries, moves in, and gives up its powers."""
+    root = directory / "root"
+    inside = {path.relative_to("/"): path for path in _libraries()}
+    inside |= {Path("monty"): binary, Path("setpriv"): Path(tools.command("setpriv")[0])}
+    mount = shlex.join(tools.command("mount", "--all", "--fstab", _lay_out(root, inside)))
+    enter = shlex.join([*tools.command("chroot", root), "/setpriv", *_POWERLESS, "/monty"])
+    build = f'{_NOWHERE}\n{mount} && exec {enter} "$@"'
+    return [*tools.command("unshare", *_NAMESPACES, "--map-root-user"), "/bin/sh", "-c", build, "worker"]
+
+
+def _libraries() -> list[Path]:
+    return [path for path in (Path("/lib"), Path("/lib64")) if path.exists()]
+
+
+def _script(tools: _Tools, command: Sequence[str]) -> str:
+    # Scripts give way to everybody's conversations; what their processes say on standard error is not for our log.
+    limited = [*tools.command("nice", "-n", "5"), *tools.command("prlimit", *_LIMITS), *command]
+    return f'#!/bin/sh\n{_NOWHERE}\nexec {shlex.join(limited)} "$@" 2>/dev/null\n'
 
 
 def _lay_out(root: Path, entries: Mapping[Path, Path]) -> Path:

@@ -46,7 +46,7 @@ def test_the_sample_names_every_function() -> None:
         "",
         EVERY_FUNCTION,
         "from __future__ import annotations\nimport re, json, math, datetime, random, collections",
-        "import itertools, functools, decimal, hashlib, base64, csv, bisect, unicodedata, tomllib, asyncio, time, copy, typing",
+        "import itertools, functools, decimal, hashlib, base64, csv, bisect, unicodedata, tomllib, asyncio, time, copy",
         "raise SystemExit",
         "while True: pass",
         "def fib(n: int) -> int:\n    return n if n < 2 else fib(n - 1) + fib(n - 2)\nctx.log(fib(5))",

@@ -15,6 +15,7 @@ from services.scripts.workers import InterpreterMissing
 from tests.integration.scripts.conftest import four_characters_each
 from tests.integration.scripts.notebook import Notebook
 from tests.integration.scripts.processes import workers
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="hardening is Linux's")
 
@@ -24,6 +25,13 @@ MONTY = Path(sysconfig.get_path("scripts")) / "monty"
 def status(process: int) -> dict[str, str]:
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def alive(process: int) -> bool:
+    try:
+        return not status(process)["State"].startswith("Z")
+    except FileNotFoundError:
+        return False
 
 
 def namespace(process: int | str, kind: str) -> str:
@@ -97,6 +105,43 @@ async def test_a_level_that_does_not_work_is_not_taken(tmp_path: Path, monkeypat
         (shelf / tool).chmod(0o755)
     monkeypatch.setenv("PATH", str(shelf))
     assert await harden(MONTY, tmp_path) == (Hardening.NONE, MONTY)
+
+
+ORPHAN = """
+import asyncio
+from services.scripts.sandbox import Sandbox
+from services.scripts.types import ScriptLimits
+from tests.integration.scripts.processes import workers
+from tests.waiting import eventually
+
+class Host:
+    async def call(self, name, arguments):
+        print(*workers(), flush=True)
+
+async def count(text):
+    return 0
+
+async def main():
+    async with Sandbox(count_tokens=count) as sandbox:
+        limits = ScriptLimits(cpu_seconds=60, timeout_ms=60_000)
+        await sandbox.run("ctx.get_variable('x')\\nwhile True: pass", Host(), limits, may_use_ai=False)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_script_does_not_outlive_us(shared_sandbox: Sandbox) -> None:
+    if shared_sandbox.hardening_level is Hardening.NONE:
+        pytest.skip("nothing is to be had here")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", ORPHAN, cwd=Path(__file__).parents[3], stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout
+    orphans = [int(word) for word in (await asyncio.wait_for(process.stdout.readline(), 20)).split()]
+    assert orphans
+    process.kill()
+    await process.wait()
+    await eventually(lambda: not any(map(alive, orphans)))
 
 
 async def test_paths_with_spaces_are_no_obstacle(tmp_path: Path) -> None:
