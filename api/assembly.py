@@ -12,7 +12,9 @@ from db.ids import LOCAL_OWNER, new_id
 from db.migrate import read_migrations
 from db.pool import Database
 from db.stores.events import EventStore
+from db.stores.memories import MemoryStore
 from db.stores.messages import MessageStore
+from db.stores.modules import ModuleStore
 from db.stores.personas import PersonaStore
 from db.stores.replicas import ReplicaStore
 from db.stores.runs import RunStore
@@ -23,7 +25,10 @@ from services.casting import CastingOffice
 from services.chat import ChatLimits, ChatService
 from services.context.tokens import TokenCounter
 from services.health import HealthService
+from services.images import ImageLimits, ImageService
+from services.memories import MemoryService
 from services.messages import MessageService
+from services.modules import ModuleService
 from services.personas import PersonaService
 from services.providers.base import ProviderTimeouts
 from services.providers.registry import Providers, ProviderSettings
@@ -31,7 +36,9 @@ from services.replies import ReplyService
 from services.runs.engine import RunEngine
 from services.runs.feed import Feeds
 from services.runs.journal import Journal
+from services.scripts.checker import ScriptChecker
 from services.sessions import SessionService
+from services.templates import TemplateService
 from websocket.manager import ConnectionManager, SocketLimits
 
 
@@ -44,6 +51,10 @@ class Services:
     sessions: SessionService
     messages: MessageService
     personas: PersonaService
+    modules: ModuleService
+    templates: TemplateService
+    memories: MemoryService
+    images: ImageService
     replies: ReplyService
     health: HealthService
     providers: Providers
@@ -67,6 +78,10 @@ async def open_services(settings: Settings, database_url: str, stack: AsyncExitS
     events, sessions = EventStore(database), SessionStore(database)
     runs = RunStore(database, lease_seconds=settings.timeouts.lease)
     personas, messages = PersonaStore(database), MessageStore(database)
+    modules = ModuleStore(database)
+    templates = TemplateService(modules)
+    images = ImageService(settings.data_dir / "images", _image_limits(settings))
+    checker = await stack.enter_async_context(ScriptChecker())
     feeds = Feeds(events)
     journal = Journal(
         events,
@@ -106,7 +121,11 @@ async def open_services(settings: Settings, database_url: str, stack: AsyncExitS
         chat=chat,
         sessions=SessionService(sessions, personas, tokens, chat, journal, providers),
         messages=MessageService(messages, chat),
-        personas=PersonaService(personas, providers),
+        personas=PersonaService(personas, modules, templates, images, providers),
+        modules=ModuleService(modules, checker),
+        templates=templates,
+        memories=MemoryService(MemoryStore(database), sessions),
+        images=images,
         replies=ReplyService(chat, runs),
         health=HealthService(SchemaStore(database), engine, providers, newest_migration=len(read_migrations())),
         providers=providers,
@@ -154,6 +173,14 @@ def _chat_limits(settings: Settings) -> ChatLimits:
         run_seconds=settings.timeouts.run,
         default_window=settings.context.default_window,
         reply_tokens=settings.context.reply_tokens,
+    )
+
+
+def _image_limits(settings: Settings) -> ImageLimits:
+    return ImageLimits(
+        bytes=settings.limits.image_bytes,
+        pixels=settings.limits.image_pixels,
+        per_user=settings.limits.images_per_user,
     )
 
 

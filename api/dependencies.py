@@ -14,11 +14,15 @@ from api.streams import EventStreams
 from db.ids import LOCAL_OWNER, UserId
 from services.chat import ChatService
 from services.health import HealthService
+from services.images import ImageService
+from services.memories import MemoryService
 from services.messages import MessageService
+from services.modules import ModuleService
 from services.personas import PersonaService
 from services.providers.registry import Providers
 from services.replies import ReplyService
 from services.sessions import SessionService
+from services.templates import TemplateService
 from websocket.manager import ConnectionManager
 
 
@@ -55,6 +59,22 @@ def _personas(connection: HTTPConnection) -> PersonaService:
     return services_of(connection).personas
 
 
+def _modules(connection: HTTPConnection) -> ModuleService:
+    return services_of(connection).modules
+
+
+def _templates(connection: HTTPConnection) -> TemplateService:
+    return services_of(connection).templates
+
+
+def _memories(connection: HTTPConnection) -> MemoryService:
+    return services_of(connection).memories
+
+
+def _images(connection: HTTPConnection) -> ImageService:
+    return services_of(connection).images
+
+
 def _health(connection: HTTPConnection) -> HealthService:
     return services_of(connection).health
 
@@ -80,6 +100,10 @@ Sessions = Annotated[SessionService, Depends(_sessions)]
 Messages = Annotated[MessageService, Depends(_messages)]
 Replies = Annotated[ReplyService, Depends(_replies)]
 Personas = Annotated[PersonaService, Depends(_personas)]
+Modules = Annotated[ModuleService, Depends(_modules)]
+Templates = Annotated[TemplateService, Depends(_templates)]
+Memories = Annotated[MemoryService, Depends(_memories)]
+Images = Annotated[ImageService, Depends(_images)]
 Health = Annotated[HealthService, Depends(_health)]
 ModelServers = Annotated[Providers, Depends(_providers)]
 
@@ -102,6 +126,12 @@ async def takes_json(request: Request) -> None:
     )
     if has_body and not is_json:
         raise UnsupportedMediaType
+
+
+async def takes_form(request: Request) -> None:
+    """Refuse a body that is no form with files."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
+        raise UnsupportedMediaType("Send a form: Content-Type: multipart/form-data.")
 
 
 def _expected_version(

@@ -35,6 +35,7 @@ from services.errors import (
     UnknownControl,
     UnknownProvider,
 )
+from services.images import ImageTooLarge
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +62,12 @@ class BodyTooLarge(CallerError):
     code = "body_too_large"
 
 
+class MalformedForm(CallerError):
+    """The body is not a form that can be read."""
+
+    code = "malformed_form"
+
+
 class UntrustedHost(CallerError):
     """This service is not called that: open it as localhost, or name the host in TRUSTED_HOSTS."""
 
@@ -76,6 +83,7 @@ class ForeignOrigin(CallerError):
 STATUSES: Mapping[type[ColloquyError], HTTPStatus] = {
     CallerError: HTTPStatus.BAD_REQUEST,
     MalformedJson: HTTPStatus.BAD_REQUEST,
+    MalformedForm: HTTPStatus.BAD_REQUEST,
     UntrustedHost: HTTPStatus.BAD_REQUEST,
     ForeignOrigin: HTTPStatus.FORBIDDEN,
     NotFound: HTTPStatus.NOT_FOUND,
@@ -83,6 +91,7 @@ STATUSES: Mapping[type[ColloquyError], HTTPStatus] = {
     SessionBusy: HTTPStatus.CONFLICT,
     StaleVersion: HTTPStatus.PRECONDITION_FAILED,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownProvider: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -121,7 +130,7 @@ def problem_of(error: ColloquyError, connection: HTTPConnection) -> Response:
     status = status_of(error)
     details = dict(error.details)
     field = details.pop("field", None)
-    errors = [] if field is None else [FieldProblem(pointer=_pointer_of(error, str(field)), detail=error.message)]
+    errors = [] if field is None else [FieldProblem(pointer=_pointer_of(error, field), detail=error.message)]
     retry_after = details.get("retry_after", _RETRY_AFTER)
     headers = {"retry-after": str(round(retry_after) or 1)} if status in _WAITING else {}
     return respond(
@@ -198,8 +207,9 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    if status is HTTPStatus.BAD_REQUEST:  # FastAPI's word for bytes that no JSON parser gets through
-        return problem_of(MalformedJson(), request)
+    if status is HTTPStatus.BAD_REQUEST:  # FastAPI's word for bytes that no parser gets through
+        is_form = request.headers.get("content-type", "").startswith("multipart/")
+        return problem_of(MalformedForm() if is_form else MalformedJson(), request)
     details = {
         HTTPStatus.NOT_FOUND: "There is nothing at this path.",
         HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible here.",
@@ -219,8 +229,12 @@ def pointer(location: Iterable[str | int]) -> str:
     return "".join(f"/{step}" for step in (steps[1:] if steps[0] in _PLACES else steps))
 
 
-def _pointer_of(error: ColloquyError, field: str) -> str:
-    return pointer(("controls", field) if isinstance(error, _CONTROL_ERRORS) else (field,))
+def _pointer_of(error: ColloquyError, field: str | Sequence[str | int]) -> str:
+    """`field` is a name, or the steps to a place further in."""
+    steps = (field,) if isinstance(field, str) else tuple(field)
+    if isinstance(error, _CONTROL_ERRORS):
+        steps = (*steps[:-1], "controls", steps[-1])
+    return "".join(pointer((step,)) for step in steps)
 
 
 def _said(problem: Mapping[str, Any]) -> str:

@@ -17,6 +17,9 @@ _TAGS = [
     {"name": "messages", "description": "What was said, whole and for good."},
     {"name": "runs", "description": "Sending a message, reading its reply as it comes, stopping it."},
     {"name": "personas", "description": "Who answers: a prompt with a model and its settings."},
+    {"name": "modules", "description": "The parts that prompts are made of: texts, and scripts that make texts."},
+    {"name": "templates", "description": "Prompts before they are saved."},
+    {"name": "memories", "description": "What scripts kept of a thread."},
     {"name": "service", "description": "Health and configuration."},
 ]
 

@@ -79,6 +79,14 @@ class Limits(_Group):
     """Messages that may wait in a session for the reply before them."""
     body_bytes: PositiveInt = 1_048_576
     """The largest body of an HTTP request."""
+    import_bytes: PositiveInt = 16_777_216
+    """The largest file of personas and modules to be imported."""
+    image_bytes: PositiveInt = 5_242_880
+    """The largest picture to be uploaded, as a file."""
+    image_pixels: PositiveInt = 25_000_000
+    """The largest picture to be uploaded, unpacked."""
+    images_per_user: PositiveInt = 500
+    """Pictures that one user may keep."""
     message_bytes: PositiveInt = 262_144
     """The longest message of a user, in UTF-8."""
     backlog_bytes: PositiveInt = 1_048_576

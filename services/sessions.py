@@ -38,11 +38,14 @@ class SessionService:
     async def create(self, owner_id: UserId, **fields: Any) -> SessionRecord:
         """Begin a session; what its persona says first is its first message.
 
-        `fields` are the record's own, any may be left out. Raises `NotFound` for the persona, `UnknownProvider`,
-        `UnknownControl`, `InvalidControl`.
+        `fields` are the record's own, any may be left out; without `persona_id` the owner's default answers.
+        Raises `NotFound` for the persona, `UnknownProvider`, `UnknownControl`, `InvalidControl`.
         """
         checked = self._checked(fields)
-        persona_id: PersonaId | None = checked.get("persona_id")
+        if "persona_id" not in checked:
+            default = await self._personas.get_default(owner_id)
+            checked["persona_id"] = default and default.id
+        persona_id: PersonaId | None = checked["persona_id"]
         first_message = await self._first_message(owner_id, persona_id) if persona_id else None
         try:
             return await self._sessions.create(SessionId(new_id()), owner_id, checked, first_message)

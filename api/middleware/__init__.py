@@ -15,6 +15,7 @@ from api.middleware.security_headers import SecurityHeaders
 from api.settings import Settings
 
 _SENT = ["content-type", "if-match", "idempotency-key", "last-event-id", "x-request-id"]
+_FORM_AROUND_A_FILE = 4_096
 _READ = ["etag", "link", "location", "retry-after", "x-request-id"]
 
 
@@ -27,10 +28,17 @@ def add_middleware(app: FastAPI, settings: Settings) -> None:
         Middleware(TrustedHosts, names=(settings.host, *settings.trusted_hosts)),
         *_cross_origin(settings.allowed_origins),
         Middleware(OwnOrigins, allowed=settings.allowed_origins),
-        Middleware(BodyLimit, most=settings.limits.body_bytes),
+        Middleware(BodyLimit, most=settings.limits.body_bytes, larger=_larger_bodies(settings)),
     ]
     for layer in reversed(layers):  # the last one added is the outermost
         app.add_middleware(layer.cls, *layer.args, **layer.kwargs)
+
+
+def _larger_bodies(settings: Settings) -> dict[str, int]:
+    return {
+        "/api/personas/upload-image": settings.limits.image_bytes + _FORM_AROUND_A_FILE,
+        "/api/personas/import": settings.limits.import_bytes,
+    }
 
 
 def _cross_origin(allowed: Collection[str]) -> list[Middleware]:

@@ -1,5 +1,7 @@
 """Bounds what a request may carry, whether it says its length or comes in chunks."""
 
+from collections.abc import Mapping
+
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -7,18 +9,23 @@ from api.errors import BodyTooLarge, problem_of
 
 
 class BodyLimit:
-    """Answers 413 as soon as a body is over `most` bytes; the server discards what still comes of it."""
+    """Answers 413 as soon as a body is over `most` bytes; the server discards what still comes of it.
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+    `larger` has the limits of paths that take files.
+    """
+
+    def __init__(self, app: ASGIApp, most: int, larger: Mapping[str, int]) -> None:
         self._app = app
         self._most = most
+        self._larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _announced(scope) > self._most:
-            await self._refuse(scope, receive, send)
+        most = self._larger.get(scope["path"], self._most)
+        if _announced(scope) > most:
+            await self._refuse(most, scope, receive, send)
             return
         received = 0
         is_refused = False
@@ -29,10 +36,10 @@ class BodyLimit:
                 return {"type": "http.disconnect"}
             message = await receive()
             received += len(message.get("body", b""))
-            if received <= self._most:
+            if received <= most:
                 return message
             is_refused = True
-            await self._refuse(scope, receive, send)
+            await self._refuse(most, scope, receive, send)
             return {"type": "http.disconnect"}  # for whoever reads on, the client has gone
 
         async def send_unless_refused(message: Message) -> None:
@@ -41,8 +48,8 @@ class BodyLimit:
 
         await self._app(scope, receive_counted, send_unless_refused)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = BodyTooLarge(f"A body has at most {self._most} bytes.", limit=self._most)
+    async def _refuse(self, most: int, scope: Scope, receive: Receive, send: Send) -> None:
+        error = BodyTooLarge(f"A body has at most {most} bytes.", limit=most)
         await problem_of(error, HTTPConnection(scope))(scope, receive, send)
 
 

@@ -2,13 +2,17 @@
 
 from fastapi import APIRouter
 
-from api.routes import documents, messages, personas, runs, service
+from api.routes import documents, images, memories, messages, modules, personas, runs, service, templates
 from api.routes.sessions import conversations_router, sessions_router
 
 routers: tuple[APIRouter, ...] = (
+    images.router,
     personas.router,
+    modules.router,
+    templates.router,
     sessions_router,
     conversations_router,
+    memories.router,
     messages.router,
     runs.router,
     service.router,

@@ -9,19 +9,19 @@ from api.dependencies import CurrentUser, ExpectedVersion, Personas, takes_json
 from api.routes.responses import problems
 from api.schemas.model import Text
 from api.schemas.pages import Before, Limit, cursor_of, link_next
-from api.schemas.personas import Mode, Persona, PersonaCreate, PersonaPage, PersonaUpdate
+from api.schemas.personas import Mode, Persona, PersonaCopy, PersonaCreate, PersonaDetails, PersonaPage, PersonaUpdate
 from db.ids import PersonaId
 from services.personas import PersonaFilter
 
 router = APIRouter(prefix="/api/personas", tags=["personas"], dependencies=[Depends(takes_json)])
 
 
-@router.post("", status_code=201, operation_id="createPersona", responses=problems(409, changes=True))
-async def create_persona(body: PersonaCreate, user: CurrentUser, personas: Personas, response: Response) -> Persona:
-    """Make a persona."""
-    persona = Persona.of(await personas.create(user, body.changes()))
-    response.headers["location"] = f"/api/personas/{persona.id}"
-    return _tagged(persona, response)
+@router.post("", status_code=201, operation_id="createPersona", responses=problems(404, 409, changes=True))
+async def create_persona(
+    body: PersonaCreate, user: CurrentUser, personas: Personas, response: Response
+) -> PersonaDetails:
+    """Make a persona. What will not work in its template is told, not refused."""
+    return _made(PersonaDetails.reviewed(await personas.create(user, body.changes())), response)
 
 
 @router.get("", operation_id="listPersonas", responses=problems())
@@ -44,9 +44,9 @@ async def list_personas(
 
 
 @router.get("/{persona_id}", operation_id="getPersona", responses=problems(404))
-async def get_persona(persona_id: UUID, user: CurrentUser, personas: Personas, response: Response) -> Persona:
+async def get_persona(persona_id: UUID, user: CurrentUser, personas: Personas, response: Response) -> PersonaDetails:
     """One persona."""
-    return _tagged(Persona.of(await personas.get(user, PersonaId(persona_id))), response)
+    return _tagged(PersonaDetails.reviewed(await personas.review(user, PersonaId(persona_id))), response)
 
 
 @router.put("/{persona_id}", operation_id="putPersona", responses=problems(404, 409, 412, changes=True))
@@ -58,10 +58,28 @@ async def update_persona(
     user: CurrentUser,
     personas: Personas,
     response: Response,
-) -> Persona:
+) -> PersonaDetails:
     """Change the fields that are given."""
     updated = await personas.update(user, PersonaId(persona_id), body.changes(), version=version)
-    return _tagged(Persona.of(updated), response)
+    return _tagged(PersonaDetails.reviewed(updated), response)
+
+
+@router.post(
+    "/{persona_id}/duplicate",
+    status_code=201,
+    operation_id="duplicatePersona",
+    responses=problems(404, 409, changes=True),
+)
+async def duplicate_persona(
+    persona_id: UUID,
+    user: CurrentUser,
+    personas: Personas,
+    response: Response,
+    body: PersonaCopy | None = None,
+) -> PersonaDetails:
+    """Make a copy of a persona: everything but its being the default."""
+    copy = await personas.duplicate(user, PersonaId(persona_id), body and body.name)
+    return _made(PersonaDetails.reviewed(copy), response)
 
 
 @router.delete(
@@ -72,6 +90,11 @@ async def delete_persona(persona_id: UUID, version: ExpectedVersion, user: Curre
     await personas.delete(user, PersonaId(persona_id), version=version)
 
 
-def _tagged(persona: Persona, response: Response) -> Persona:
+def _made(persona: PersonaDetails, response: Response) -> PersonaDetails:
+    response.headers["location"] = f"/api/personas/{persona.id}"
+    return _tagged(persona, response)
+
+
+def _tagged(persona: PersonaDetails, response: Response) -> PersonaDetails:
     response.headers["etag"] = f'"{persona.version}"'
     return persona

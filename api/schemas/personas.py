@@ -7,14 +7,31 @@ from uuid import UUID
 from pydantic import Field
 
 from api.schemas.model import Answer, Body, Controls, Name, NotNull, Text, at_most
+from api.schemas.modules import ModuleName
 from api.schemas.pages import Page
+from api.schemas.templates import TemplateWarning, warnings_of
+from db.records import PersonaMode as Mode
 from db.records import PersonaRecord
+from services.images import id_of
+from services.personas import ReviewedPersona
 
-Mode = Literal["reactive", "autonomous"]
 PersonaName = Annotated[Name, Field(max_length=100, description="Unique among your personas.")]
 Template = Annotated[Text, *at_most(65_536)]
 FirstMessage = Annotated[Text, *at_most(16_384)]
 Description = Annotated[Text, Field(max_length=2_000)]
+
+
+class ServerGrant(Body):
+    """What a persona may use of one MCP server."""
+
+    enabled: bool = True
+    tools: dict[Name, Literal["auto", "ask", "never"]] = Field(default_factory=dict, max_length=200)
+
+
+class ToolGrants(Body):
+    """Which tools a persona may use; servers that are not named keep their own defaults."""
+
+    servers: dict[Name, ServerGrant] = Field(default_factory=dict, max_length=100)
 
 
 class PersonaUpdate(Body):
@@ -28,18 +45,37 @@ class PersonaUpdate(Body):
     connection: Name | None = Field(None, description="The model server to ask; null for the service's default.")
     model: Name | None = None
     controls: Controls | None = None
+    tools: ToolGrants | None = None
+    modules: Annotated[list[UUID | ModuleName], Field(max_length=100)] | None = Field(
+        None, description="Attached beside those that the template names: ids or names, in order."
+    )
+    image: Annotated[Text, Field(max_length=100)] | None = Field(
+        None, description="The `image_path` of an uploaded picture."
+    )
     is_active: Annotated[bool, NotNull] = True
+    is_default: Annotated[bool, NotNull] = Field(
+        False, description="Answers in sessions that are made without `persona_id`; there is one at most."
+    )
 
     def changes(self) -> dict[str, Any]:
-        """The record's fields that the client sent."""
-        cleared = {"description": "", "template": ""}
-        return {name: cleared.get(name) if value is None else value for name, value in self.given().items()}
+        """The record's fields that the client sent; `modules` as they were named."""
+        cleared: dict[str, Any] = {"description": "", "template": "", "tools": {}, "modules": []}
+        given = self.given()
+        if self.tools is not None:
+            given["tools"] = self.tools.model_dump(exclude_unset=True)
+        return {name: cleared.get(name) if value is None else value for name, value in given.items()}
 
 
 class PersonaCreate(PersonaUpdate):
     """A new persona."""
 
     name: PersonaName  # pyright: ignore[reportGeneralTypeIssues]
+
+
+class PersonaCopy(Body):
+    """What to call the copy of a persona."""
+
+    name: PersonaName | None = Field(None, description="Left out: the same name with (copy) after it.")
 
 
 class Persona(Answer):
@@ -55,7 +91,13 @@ class Persona(Answer):
     connection: str | None
     model: str | None
     controls: dict[str, Any]
+    tools: dict[str, Any]
+    modules: list[UUID] = Field(description="Attached beside those that the template names, in order.")
+    references: list[str] = Field(description="The modules that the template names.")
+    image: str | None
+    image_url: str | None = Field(description="Where the picture can be fetched.")
     is_active: bool
+    is_default: bool
     version: int = Field(description="Counts changes; also the ETag.")
     created_at: datetime
     updated_at: datetime
@@ -63,23 +105,30 @@ class Persona(Answer):
     @classmethod
     def of(cls, record: PersonaRecord) -> Self:
         """What a client sees of the record."""
-        return cls(
-            id=record.id,
-            name=record.name,
-            slug=record.slug,
-            description=record.description,
-            template=record.template,
-            mode=record.mode,
-            first_message=record.first_message,
-            connection=record.connection,
-            model=record.model,
-            controls=record.controls,
-            is_active=record.is_active,
-            version=record.version,
-            created_at=record.created_at,
-            updated_at=record.updated_at,
-        )
+        return cls(**_seen(record))
 
 
 class PersonaPage(Page[Persona]):
     """Personas, newest first."""
+
+
+class PersonaDetails(Persona):
+    """A persona, and what will not work in its template with the modules of today."""
+
+    warnings: list[TemplateWarning]
+
+    @classmethod
+    def reviewed(cls, found: ReviewedPersona) -> Self:
+        """What a client sees of it."""
+        return cls(**_seen(found.persona), warnings=warnings_of(found.template))
+
+
+def _seen(record: PersonaRecord) -> dict[str, Any]:
+    image_id = record.image and id_of(record.image)
+    same = {name: getattr(record, name) for name in Persona.model_fields if hasattr(record, name)}
+    return {
+        **same,
+        "modules": record.module_ids,
+        "references": record.refers_to,
+        "image_url": image_id and f"/api/images/{image_id}",
+    }

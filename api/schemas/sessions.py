@@ -24,7 +24,10 @@ class SessionFields(Body):
 
 
 class SessionCreate(SessionFields):
-    """A new session. What its persona says first becomes its first message."""
+    """A new session. What its persona says first becomes its first message.
+
+    Without `persona_id`, the default persona answers, if there is one; null means that none does.
+    """
 
 
 class SessionUpdate(SessionFields):

@@ -194,7 +194,8 @@ async def _uses(connection: "PooledConnection", module_id: ModuleId, owner_id: U
         SELECT 'persona', p.id, p.name FROM persona_modules a JOIN personas p ON p.id = a.persona_id
         WHERE a.module_id = $1 AND p.owner_id = $2
         UNION
-        SELECT 'module', id, name FROM modules WHERE owner_id = $2 AND id <> $1 AND refers_to @> ARRAY[$3::text]
+        SELECT 'module', id, name FROM modules
+        WHERE owner_id = $2 AND id <> $1 AND (refers_to @> ARRAY[$3::text] OR analysis -> 'references' ? $3)
         ORDER BY kind DESC, name
         """,
         module_id,

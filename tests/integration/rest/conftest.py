@@ -19,6 +19,8 @@ class Stranger:
     session_id: UUID
     message_id: UUID
     run_id: UUID
+    module_id: UUID
+    module_name: str
 
 
 @pytest.fixture
@@ -36,8 +38,8 @@ async def persona(http: httpx2.AsyncClient) -> dict[str, Any]:
 
 @pytest.fixture
 async def stranger(database: asyncpg.Connection) -> Stranger:
-    """Somebody else with a persona, a session, a message and a run."""
-    user, it = new_id(), Stranger(new_id(), new_id(), new_id(), new_id())
+    """Somebody else with a persona, a session, a message, a run and a module."""
+    user, it = new_id(), Stranger(new_id(), new_id(), new_id(), new_id(), new_id(), f"theirs_{uuid4().hex[:12]}")
     await database.execute("insert into users (id, display_name) values ($1, 'Somebody else')", user)
     await database.execute(
         "insert into personas (id, owner_id, name, slug) values ($1, $2, 'Theirs', 'theirs')", it.persona_id, user
@@ -62,5 +64,8 @@ async def stranger(database: asyncpg.Connection) -> Stranger:
         it.session_id,
         user,
         it.message_id,
+    )
+    await database.execute(
+        "insert into modules (id, owner_id, name) values ($1, $2, $3)", it.module_id, user, it.module_name
     )
     return it

@@ -8,6 +8,7 @@ import pytest
 
 from tests.integration.rest.conftest import Stranger
 from tests.integration.rest.reading import problem
+from tests.service import local_settings, running_service
 
 
 async def test_a_persona_is_made_with_what_was_given_and_defaults_for_the_rest(http: httpx2.AsyncClient) -> None:
@@ -169,3 +170,130 @@ async def test_a_strangers_persona_is_not_there(http: httpx2.AsyncClient, strang
         problem(await http.request(method, path, json=body), 404, "not_found")
     listed = await http.get("/api/personas", params={"q": "Theirs", "limit": 100})
     assert str(stranger.persona_id) not in listed.text
+
+
+async def make_module(http: httpx2.AsyncClient, **fields: Any) -> dict[str, Any]:
+    body = {"name": f"m_{uuid4().hex[:12]}"} | fields
+    return (await http.post("/api/modules", json=body)).raise_for_status().json()
+
+
+async def test_modules_are_attached_by_id_or_name_in_order_and_each_once(
+    http: httpx2.AsyncClient, persona: dict[str, Any]
+) -> None:
+    a, b, c = [await make_module(http) for _ in range(3)]
+    path = f"/api/personas/{persona['id']}"
+
+    attached = await http.patch(path, json={"modules": [c["name"], a["id"], c["id"], b["name"]]})
+    assert attached.json()["modules"] == [c["id"], a["id"], b["id"]]
+    assert (await http.get(path)).json()["modules"] == [c["id"], a["id"], b["id"]]
+
+    detached = await http.patch(path, json={"modules": None})
+    assert detached.json()["modules"] == []
+
+
+async def test_a_module_that_is_not_there_or_a_strangers_is_not_attached(
+    http: httpx2.AsyncClient, persona: dict[str, Any], stranger: Stranger
+) -> None:
+    path = f"/api/personas/{persona['id']}"
+    for module in ("nothing_like_it", str(uuid4()), str(stranger.module_id), stranger.module_name):
+        problem(await http.patch(path, json={"modules": [module]}), 404, "not_found", "/modules")
+        made = await http.post("/api/personas", json={"name": f"N {uuid4()}", "modules": [module]})
+        problem(made, 404, "not_found", "/modules")
+
+    assert (await http.get(path)).json() == persona
+
+
+async def test_what_a_template_names_is_told_and_unknown_modules_are_a_warning(
+    http: httpx2.AsyncClient, persona: dict[str, Any]
+) -> None:
+    known, unknown = (await make_module(http))["name"], f"unknown_{uuid4().hex[:12]}"
+    path = f"/api/personas/{persona['id']}"
+
+    updated = await http.patch(path, json={"template": f"@{known} and @{unknown}"})
+
+    assert updated.json()["references"] == [known, unknown]
+    assert [warning["source"] for warning in updated.json()["warnings"]] == [f"@{unknown}"]
+    await make_module(http, name=unknown)
+    assert (await http.get(path)).json()["warnings"] == []
+
+
+async def test_tools_are_kept_as_they_were_granted(http: httpx2.AsyncClient, persona: dict[str, Any]) -> None:
+    path = f"/api/personas/{persona['id']}"
+    tools = {"servers": {"files": {"enabled": True, "tools": {"read": "auto", "write": "ask"}}, "web": {}}}
+
+    assert (await http.patch(path, json={"tools": tools})).json()["tools"] == tools
+    for bad in ({"servers": {"files": {"tools": {"read": "maybe"}}}}, {"servers": []}, {"odd": 1}):
+        assert (await http.patch(path, json={"tools": bad})).status_code == 422
+    assert (await http.patch(path, json={"tools": None})).json()["tools"] == {}
+
+
+async def test_a_copy_has_everything_but_the_name(http: httpx2.AsyncClient, persona: dict[str, Any]) -> None:
+    module = await make_module(http)
+    path = f"/api/personas/{persona['id']}"
+    changes = {"modules": [module["id"]], "controls": {"temperature": 1}, "is_active": False, "template": "@x ${now}"}
+    original = (await http.patch(path, json=changes)).json()
+
+    copies = [await http.post(f"{path}/duplicate") for _ in range(2)]
+
+    own = ("id", "name", "slug", "version", "created_at", "updated_at")
+    for copy in copies:
+        assert copy.status_code == 201
+        assert (await http.get(copy.headers["location"])).json() == copy.json()
+        assert {k: v for k, v in copy.json().items() if k not in own} == {
+            k: v for k, v in original.items() if k not in own
+        }
+    assert [copy.json()["name"] for copy in copies] == [
+        f"{persona['name']} (copy)",
+        f"{persona['name']} (copy 2)",
+    ]
+
+
+async def test_a_copy_can_be_given_a_name_of_its_own(http: httpx2.AsyncClient, persona: dict[str, Any]) -> None:
+    path = f"/api/personas/{persona['id']}/duplicate"
+    name = f"Bob {uuid4()}"
+
+    assert (await http.post(path, json={"name": name})).json()["name"] == name
+    problem(await http.post(path, json={"name": name}), 409, "conflict", "/name")
+    problem(await http.post(path, json={"name": " "}), 422, "invalid_request", "/name")
+
+
+async def test_a_copy_of_a_very_long_name_still_has_a_name_that_fits(http: httpx2.AsyncClient) -> None:
+    name = f"{uuid4()} ".ljust(100, "x")
+    made = (await http.post("/api/personas", json={"name": name})).json()
+
+    copy = (await http.post(f"/api/personas/{made['id']}/duplicate")).json()
+
+    assert copy["name"] == f"{name[:93]} (copy)"
+
+
+async def test_a_strangers_persona_cannot_be_copied(http: httpx2.AsyncClient, stranger: Stranger) -> None:
+    problem(await http.post(f"/api/personas/{stranger.persona_id}/duplicate"), 404, "not_found")
+
+
+async def test_the_default_persona_answers_where_none_was_chosen(database_url: str) -> None:
+    async with (
+        running_service(local_settings(), database_url) as base_url,
+        httpx2.AsyncClient(base_url=base_url) as http,
+    ):
+        assert (await http.post("/api/sessions", json={})).json()["persona_id"] is None
+        body = {"name": "Ada", "is_default": True, "first_message": "Good morning."}
+        ada = (await http.post("/api/personas", json=body)).json()
+        bob = (await http.post("/api/personas", json={"name": "Bob"})).json()
+        assert (ada["is_default"], bob["is_default"]) == (True, False)
+
+        for door in ("sessions", "conversations"):
+            session = (await http.post(f"/api/{door}")).json()
+            assert session["persona_id"] == ada["id"]
+            history = (await http.get(f"/api/sessions/{session['id']}/messages")).json()
+            assert [message["content"] for message in history["items"]] == ["Good morning."]
+        none = await http.post("/api/sessions", json={"persona_id": None})
+        assert none.json()["persona_id"] is None
+
+        await http.patch(f"/api/personas/{bob['id']}", json={"is_default": True})
+        assert (await http.post("/api/sessions", json={})).json()["persona_id"] == bob["id"]
+        assert (await http.get(f"/api/personas/{ada['id']}")).json()["is_default"] is False
+        copy = (await http.post(f"/api/personas/{bob['id']}/duplicate")).json()
+        assert copy["is_default"] is False
+
+        await http.patch(f"/api/personas/{bob['id']}", json={"is_default": False})
+        assert (await http.post("/api/sessions", json={})).json()["persona_id"] is None

@@ -1,0 +1,36 @@
+"""Templates before they are saved."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from api.dependencies import CurrentUser, Templates, takes_json
+from api.routes.responses import problems
+from api.schemas.model import Text
+from api.schemas.pages import Before, Limit, cursor_of, link_next
+from api.schemas.templates import AvailableModule, AvailableModules, TemplateFindings, TemplateSource
+from db.ids import ModuleId
+
+router = APIRouter(prefix="/api/templates", tags=["templates"], dependencies=[Depends(takes_json)])
+
+
+@router.post("/validate", operation_id="validateTemplate", responses=problems(changes=True))
+async def validate_template(body: TemplateSource, user: CurrentUser, templates: Templates) -> TemplateFindings:
+    """Say which modules a template names, and what would not work."""
+    return TemplateFindings.of(await templates.validate(user, body.template, inside=body.inside))
+
+
+@router.get("/modules/available", operation_id="listAvailableModules", responses=problems())
+async def list_available_modules(
+    request: Request,
+    response: Response,
+    user: CurrentUser,
+    templates: Templates,
+    q: Annotated[Text | None, Query(max_length=200, description="Looked for in names and descriptions.")] = None,
+    before: Before = None,
+    limit: Limit = 100,
+) -> AvailableModules:
+    """The modules that a template can name, for an editor to offer."""
+    found, following = await templates.available(user, q=q, before=before and ModuleId(before), limit=limit)
+    link_next(request, response, cursor_of(following))
+    return AvailableModules(items=[AvailableModule.of(module) for module in found], next_cursor=cursor_of(following))
