@@ -9,7 +9,19 @@ import time
 
 import uvloop
 
-from benchmarks import durability, history, interrupt, memory, relay, report, saturation, start, templates, triggers
+from benchmarks import (
+    durability,
+    history,
+    interrupt,
+    memory,
+    relay,
+    report,
+    saturation,
+    scripts,
+    start,
+    templates,
+    triggers,
+)
 from benchmarks.processes import BenchmarkFailed
 from benchmarks.servers import scratch
 
@@ -21,6 +33,7 @@ _BENCHMARKS = {
     "memory": memory,
     "history": history,
     "start": start,
+    "scripts": scripts,
     "templates": templates,
     "triggers": triggers,
 }

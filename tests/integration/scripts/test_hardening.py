@@ -130,11 +130,14 @@ asyncio.run(main())
 """
 
 
-async def test_a_script_does_not_outlive_us(shared_sandbox: Sandbox) -> None:
+async def test_a_script_does_not_outlive_us(shared_sandbox: Sandbox, tmp_path: Path) -> None:
     if shared_sandbox.hardening_level is Hardening.NONE:
         pytest.skip("nothing is to be had here")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", ORPHAN, cwd=Path(__file__).parents[3], stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", ORPHAN),
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout
     orphans = [int(word) for word in (await asyncio.wait_for(process.stdout.readline(), 20)).split()]
