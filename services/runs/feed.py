@@ -148,7 +148,7 @@ class Reader:
         # Small pages: whoever catches up comes back for more often enough not to look like one that does not read.
         rows = await self._store.after(self._feed.session_id, self.position, limit=_PAGE_FRAMES, octets=_PAGE_OCTETS)
         if not rows or rows[0].seq != self.position + 1:
-            raise PastIsGone
+            raise JournalGone if self._feed.is_gone else PastIsGone
         return [Frame(row.seq, row.type, row.run_id, frame_text(row.type, row.seq, row.body)) for row in rows]
 
 
