@@ -1,11 +1,14 @@
 """The full history: every message, whole, in a tree whose active branch is what people see."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
 
-from db.ids import MessageId, SessionId, UserId
+from db.ids import MessageId, RunId, SessionId, UserId
 from db.pool import Database
 from db.records import MessageRecord, MessageRole
-from db.stores.rows import record_or_none, records
+from db.stores.rows import record, record_or_none, records
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,35 @@ class Snapshot:
     messages: list[MessageRecord]
     has_more: bool
     seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """The messages of an owner's session that end with `leaf`; position 0 is the oldest."""
+
+    session_id: SessionId
+    owner_id: UserId
+    leaf: MessageId | None
+    """None: nothing has been said yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One message as scripts read it."""
+
+    id: MessageId
+    role: MessageRole
+    content: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How long a branch is, and how much of it no memory covers yet."""
+
+    messages: int
+    uncovered_messages: int
+    uncovered_tokens: int
 
 
 class MessageStore:
@@ -122,3 +154,225 @@ class MessageStore:
                 overhead,
             )
         return records(Turn, rows)
+
+    async def reply_of(self, run_id: RunId, question: MessageId) -> MessageId | None:
+        """The reply that the run gave to its last user message, once it is stored."""
+        async with self._database.connection() as connection:
+            return await connection.fetchval(
+                "SELECT id FROM messages WHERE parent_id = $1 AND run_id = $2 AND role = 'assistant'", question, run_id
+            )
+
+    async def newest_lines(self, branch: Branch, *, skip: int, limit: int, max_bytes: int) -> list[Line]:
+        """The newest `limit` messages before the newest `skip`, oldest first.
+
+        Of these the newest that have at most `max_bytes` together; one that has more by itself comes alone, cut to so
+        many characters.
+        """
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """
+                WITH RECURSIVE path AS (
+                    SELECT m.id, m.parent_id, 1::bigint AS depth
+                    FROM messages m JOIN sessions s ON s.id = m.session_id
+                    WHERE m.id = $3 AND m.session_id = $1 AND s.owner_id = $2
+                    UNION ALL
+                    SELECT m.id, m.parent_id, path.depth + 1
+                    FROM path
+                    CROSS JOIN LATERAL (
+                        SELECT * FROM messages WHERE id = path.parent_id AND session_id = $1 LIMIT 1
+                    ) m
+                    WHERE path.depth < $4::bigint + $5
+                ), sized AS (
+                    SELECT m.*, path.depth, sum(octet_length(m.content)) OVER (ORDER BY path.depth) AS bytes
+                    FROM path CROSS JOIN LATERAL (SELECT * FROM messages WHERE id = path.id LIMIT 1) m
+                    WHERE path.depth > $4 AND path.depth <= $4 + $5
+                )
+                SELECT id, role, left(content, $6) AS content, created_at FROM sized
+                WHERE bytes <= $6::int OR depth = $4 + 1 ORDER BY depth DESC
+                """,
+                branch.session_id,
+                branch.owner_id,
+                branch.leaf,
+                skip,
+                limit,
+                max_bytes,
+            )
+        return records(Line, rows)
+
+    async def lines(
+        self, branch: Branch, *, first: int, limit: int, max_bytes: int, uncovered_only: bool = False
+    ) -> list[Line]:
+        """`limit` messages from the one at `first` on, oldest first; `uncovered_only` leaves out what memories cover.
+
+        Of these the oldest that have at most `max_bytes` together; one that has more by itself comes alone, cut to so
+        many characters. Walks the whole branch.
+        """
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """
+                WITH RECURSIVE path AS (
+                    SELECT m.id, m.parent_id, 0::bigint AS depth
+                    FROM messages m JOIN sessions s ON s.id = m.session_id
+                    WHERE m.id = $3 AND m.session_id = $1 AND s.owner_id = $2
+                    UNION ALL
+                    SELECT m.id, m.parent_id, path.depth + 1
+                    FROM path
+                    CROSS JOIN LATERAL (
+                        SELECT * FROM messages WHERE id = path.parent_id AND session_id = $1 LIMIT 1
+                    ) m
+                ), covered AS (
+                    SELECT coalesce(range_agg(int8range(first_message, last_message, '[]')), '{}') AS positions
+                    FROM memories WHERE $7::boolean AND session_id = $1 AND first_message <= last_message
+                ), placed AS (
+                    SELECT id, max(depth) OVER () - depth AS position FROM path
+                ), chosen AS (
+                    SELECT id, position FROM placed CROSS JOIN covered WHERE NOT position <@ covered.positions
+                    ORDER BY position OFFSET $4 LIMIT $5
+                ), sized AS (
+                    SELECT m.*, chosen.position,
+                           sum(octet_length(m.content)) OVER (ORDER BY chosen.position) AS bytes,
+                           row_number() OVER (ORDER BY chosen.position) AS place
+                    FROM chosen CROSS JOIN LATERAL (SELECT * FROM messages WHERE id = chosen.id LIMIT 1) m
+                )
+                SELECT id, role, left(content, $6) AS content, created_at FROM sized
+                WHERE bytes <= $6::int OR place = 1 ORDER BY position
+                """,
+                branch.session_id,
+                branch.owner_id,
+                branch.leaf,
+                first,
+                limit,
+                max_bytes,
+                uncovered_only,
+            )
+        return records(Line, rows)
+
+    async def extent(self, branch: Branch) -> Extent:
+        """How long the branch is. Walks all of it."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(
+                """
+                WITH RECURSIVE path AS (
+                    SELECT m.parent_id, m.token_count, 0::bigint AS depth
+                    FROM messages m JOIN sessions s ON s.id = m.session_id
+                    WHERE m.id = $3 AND m.session_id = $1 AND s.owner_id = $2
+                    UNION ALL
+                    SELECT m.parent_id, m.token_count, path.depth + 1
+                    FROM path
+                    CROSS JOIN LATERAL (
+                        SELECT * FROM messages WHERE id = path.parent_id AND session_id = $1 LIMIT 1
+                    ) m
+                ), covered AS (
+                    SELECT coalesce(range_agg(int8range(first_message, last_message, '[]')), '{}') AS positions
+                    FROM memories WHERE session_id = $1 AND first_message <= last_message
+                ), placed AS (
+                    SELECT token_count, max(depth) OVER () - depth AS position FROM path
+                ), marked AS (
+                    SELECT token_count, NOT position <@ covered.positions AS uncovered FROM placed CROSS JOIN covered
+                )
+                SELECT count(*) AS messages, count(*) FILTER (WHERE uncovered) AS uncovered_messages,
+                       coalesce(sum(token_count) FILTER (WHERE uncovered), 0) AS uncovered_tokens
+                FROM marked
+                """,
+                branch.session_id,
+                branch.owner_id,
+                branch.leaf,
+            )
+        assert row is not None
+        return record(Extent, row)
+
+    async def count_among(
+        self, session_id: SessionId, owner_id: UserId, message_ids: Collection[UUID]
+    ) -> tuple[int, int]:
+        """How many of those messages the owner's session has, and their tokens together."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(
+                """
+                SELECT count(*) AS messages, coalesce(sum(m.token_count), 0) AS tokens
+                FROM messages m JOIN sessions s ON s.id = m.session_id
+                WHERE m.id = ANY($3::uuid[]) AND m.session_id = $1 AND s.owner_id = $2
+                """,
+                session_id,
+                owner_id,
+                list(message_ids),
+            )
+        assert row is not None
+        return row["messages"], row["tokens"]
+
+    async def newest_reply(self, branch: Branch, *, steps: int) -> str | None:
+        """The content of the newest reply among the newest `steps` messages."""
+        async with self._database.connection() as connection:
+            return await connection.fetchval(
+                """
+                WITH RECURSIVE path AS (
+                    SELECT m.id, m.parent_id, m.role, 1 AS depth
+                    FROM messages m JOIN sessions s ON s.id = m.session_id
+                    WHERE m.id = $3 AND m.session_id = $1 AND s.owner_id = $2
+                    UNION ALL
+                    SELECT m.id, m.parent_id, m.role, path.depth + 1
+                    FROM path
+                    CROSS JOIN LATERAL (
+                        SELECT * FROM messages WHERE id = path.parent_id AND session_id = $1 LIMIT 1
+                    ) m
+                    WHERE path.role <> 'assistant' AND path.depth < $4
+                )
+                SELECT content FROM messages WHERE id = (SELECT id FROM path WHERE role = 'assistant')
+                """,
+                branch.session_id,
+                branch.owner_id,
+                branch.leaf,
+                steps,
+            )
+
+    async def search(self, branch: Branch, q: str, *, steps: int, limit: int, max_bytes: int) -> list[Line]:
+        """Messages that have any word of `q`, or `q` itself anywhere; the best first, then the newest.
+
+        Looks at the first 20,000 characters of each of the newest `steps` messages. Of what is found the best that
+        have at most `max_bytes` together; one that has more by itself comes alone, cut to so many characters.
+        """
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """
+                WITH RECURSIVE path AS (
+                    SELECT m.id, m.parent_id, 1 AS depth
+                    FROM messages m JOIN sessions s ON s.id = m.session_id
+                    WHERE m.id = $3 AND m.session_id = $1 AND s.owner_id = $2
+                    UNION ALL
+                    SELECT m.id, m.parent_id, path.depth + 1
+                    FROM path
+                    CROSS JOIN LATERAL (
+                        SELECT * FROM messages WHERE id = path.parent_id AND session_id = $1 LIMIT 1
+                    ) m
+                    WHERE path.depth < $5
+                ), sought AS (
+                    SELECT replace(plainto_tsquery('simple', $4)::text, '&', '|')::tsquery AS words,
+                           tsvector_to_array(to_tsvector('simple', $4)) || lower($4) AS pieces
+                ), looked_at AS MATERIALIZED (
+                    SELECT m.id, path.depth, lower(left(m.content, 20000)) AS beginning
+                    FROM path CROSS JOIN LATERAL (SELECT * FROM messages WHERE id = path.id LIMIT 1) m
+                ), likely AS MATERIALIZED (
+                    -- Taking a text apart costs a hundred times what looking for a few letters costs.
+                    SELECT id, depth, beginning, to_tsvector('simple', beginning) AS vector
+                    FROM looked_at CROSS JOIN sought
+                    WHERE EXISTS (SELECT FROM unnest(pieces) AS piece WHERE strpos(beginning, piece) > 0)
+                ), found AS (
+                    SELECT id, row_number() OVER (ORDER BY ts_rank(vector, words) DESC, depth) AS place
+                    FROM likely CROSS JOIN sought
+                    WHERE vector @@ words OR strpos(beginning, lower($4)) > 0
+                    ORDER BY place LIMIT $6
+                ), sized AS (
+                    SELECT m.*, found.place, sum(octet_length(m.content)) OVER (ORDER BY found.place) AS bytes
+                    FROM found CROSS JOIN LATERAL (SELECT * FROM messages WHERE id = found.id LIMIT 1) m
+                )
+                SELECT id, role, left(content, $7) AS content, created_at FROM sized
+                WHERE bytes <= $7::int OR place = 1 ORDER BY place
+                """,
+                branch.session_id,
+                branch.owner_id,
+                branch.leaf,
+                q,
+                steps,
+                limit,
+                max_bytes,
+            )
+        return records(Line, rows)
