@@ -1,0 +1,115 @@
+"""`ctx`: asking a model. No database connection is held meanwhile; cancelling closes the model's stream."""
+
+from collections.abc import Mapping
+
+from services.agent.agent import Agent
+from services.agent.runner import Runner
+from services.agent.types import ChatMessage
+from services.errors import ReplyTooLong
+from services.prompt.view import TurnView
+from services.providers.base import Provider
+from services.providers.controls import validate_controls
+from services.providers.registry import Providers
+from services.runs.events import RefusalDelta, RunEvent, TextDelta
+from services.scripts.types import ScriptFault
+from services.scripts.values import Json
+
+ANSWER_BYTES = 256 * 1024
+
+_ROLES = ("user", "assistant", "system")
+
+_OF_REPLIES = frozenset({"tool_choice", "parallel_tool_calls", "response_format", "stop"})
+"""Controls that say how a reply to the user is to look. What a script asks is not such a reply."""
+
+
+class AiFunctions:
+    """Asks models. Whatever goes wrong there is a `ColloquyError`, whose message the script is told."""
+
+    def __init__(self, view: TurnView, providers: Providers) -> None:
+        self._view = view
+        self._providers = providers
+        self.functions = (self.generate, self.reflect)
+
+    async def generate(
+        self,
+        instructions: str,
+        input: str | None,
+        provider: str | None,
+        model: str | None,
+        controls: Mapping[str, Json],
+    ) -> str:
+        """Ask a model, by default the one that answers in this turn, with its controls.
+
+        Another model gets the script's controls alone: what the one takes, the other may not know.
+        """
+        self._view.begin_generation()
+        casting = self._view.casting
+        asked = self._providers.get(provider) if provider else casting.provider
+        default = casting.model if asked is casting.provider else None
+        chosen = await self._providers.model_for(asked, model or default)
+        is_casting = asked is casting.provider and chosen == casting.model
+        system, said = (instructions, input) if input is not None else ("", instructions)
+        agent = Agent(chosen, system, self._controls(controls) if is_casting else validate_controls(controls))
+        return await self._ask(asked, agent, ChatMessage("user", said))
+
+    async def reflect(self, instructions: str, role: str, controls: Mapping[str, Json]) -> str:
+        """Ask the model that answers in this turn: the system prompt so far, then the instructions by that role.
+
+        Nothing of the conversation comes between. What a model makes of a last message that is not the user's is
+        its own affair: many go on where an assistant's message ends.
+        """
+        if role not in _ROLES:
+            raise ScriptFault("role must be user, assistant or system", "ValueError")
+        self._view.begin_generation()
+        casting = self._view.casting
+        agent = Agent(casting.model, self._view.prompt, self._controls(controls))
+        return await self._ask(casting.provider, agent, ChatMessage(role, instructions))
+
+    def _controls(self, own: Mapping[str, Json]) -> dict[str, Json]:
+        """The turn's controls, where the script does not say otherwise; its None takes one back."""
+        inherited = {name: value for name, value in self._view.casting.controls.items() if name not in _OF_REPLIES}
+        kept = {name: value for name, value in inherited.items() if name not in own}
+        return {**kept, **validate_controls(own)}
+
+    async def _ask(self, provider: Provider, agent: Agent, message: ChatMessage) -> str:
+        answer = _Answer()
+        result = await Runner(provider).run(agent, [message], answer)
+        if result.usage is not None:
+            self._view.spend(result.usage)
+        if result.reason == "refusal":
+            raise ScriptFault(
+                f"the model refused: {''.join(answer.refusal)}" if answer.refusal else "the model refused"
+            )
+        return "".join(answer.text)
+
+
+class _Answer:
+    """Keeps the text of an answer, and nobody waits for it."""
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.refusal: list[str] = []
+        self._bytes = 0
+
+    def emit(self, event: RunEvent) -> None:
+        """Keep what was said; raises `ReplyTooLong`."""
+        match event:
+            case TextDelta(text):
+                self._keep(self.text, text)
+            case RefusalDelta(text):
+                self._keep(self.refusal, text)
+            case _:
+                pass
+
+    @property
+    def is_full(self) -> bool:
+        return False
+
+    async def room(self) -> None:
+        return
+
+    def _keep(self, pieces: list[str], text: str) -> None:
+        self._bytes += len(text.encode())
+        if self._bytes > ANSWER_BYTES:
+            raise ReplyTooLong(limit=ANSWER_BYTES)
+        pieces.append(text)
