@@ -26,6 +26,11 @@ class ReplicaStore:
                 lease_seconds,
             )
 
+    async def announce(self, replica_id: ReplicaId) -> None:
+        """Tell the others at once that this replica is here."""
+        async with self._database.connection() as connection:
+            await connection.execute("SELECT pg_notify('colloquy_replicas', $1)", str(replica_id))
+
     async def leave(self, replica_id: ReplicaId) -> None:
         """Say that this replica is going."""
         async with self._database.connection() as connection:

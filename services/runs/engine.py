@@ -230,6 +230,8 @@ class RunEngine:
             # After an outage every lease has run out. Their owners get the time of one lease to renew them.
             self._last_failure = time.monotonic()
             _log.warning("housekeeping waits for the database: %s", error)
+        except Exception:  # noqa: BLE001 - without housekeeping every lease would run out
+            _log.exception("housekeeping failed")
 
     async def _renew(self) -> None:
         claims = [run.claimed for run in self._active.values()]
@@ -257,10 +259,15 @@ class RunEngine:
 
     async def _listen(self) -> None:
         self._stop_listening = await self._database.listen(
-            {"colloquy_events": self._heard_events, "colloquy_interrupts": self._heard_interrupt},
+            {
+                "colloquy_events": self._heard_events,
+                "colloquy_interrupts": self._heard_interrupt,
+                "colloquy_replicas": self._heard_replica,
+            },
             lost=self._lost_connection,
         )
         self._is_listening = True
+        await self._replicas.announce(self.replica_id)
         await self._feeds.catch_up(self._feeds.watched())
 
     def _lost_connection(self) -> None:
@@ -270,6 +277,11 @@ class RunEngine:
         for item in payload.split(","):
             session, _, seq = item.partition(":")
             self._feeds.advance(SessionId(UUID(session)), int(seq))
+
+    def _heard_replica(self, payload: str) -> None:
+        # Whoever is new reads from now on, and would otherwise wait for our next beat to be woken.
+        if payload != str(self.replica_id):
+            self._journal.others = True
 
     def _heard_interrupt(self, payload: str) -> None:
         run_id = RunId(UUID(payload))

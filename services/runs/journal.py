@@ -216,7 +216,7 @@ class Journal:
             at = timestamp()
             writes = [_Write(log, log.batch(events, at)) for log in logs if (events := log.begin_flush())]
             if writes:
-                await self._flush(writes)
+                await self._flush_or_give_up(writes)
                 # On a fast disk each delta would get a commit of its own. After a quiet moment the first event is
                 # written at once; only a stream of them is slowed to so many commits a second.
                 await asyncio.sleep(max(0.0, begun + _FLUSH_SECONDS - loop.time()))
@@ -230,7 +230,7 @@ class Journal:
             chunks = (grown[i : i + _NOTIFIED_SESSIONS] for i in range(0, len(grown), _NOTIFIED_SESSIONS))
             try:
                 await self._store.notify([",".join(f"{key.hex}:{seq}" for key, seq in chunk) for chunk in chunks])
-            except DatabaseError:
+            except Exception:  # noqa: BLE001 - a wake-up that is lost loses nothing
                 _log.debug("a wake-up was lost", exc_info=True)
 
     def _mark(self, log: RunLog, *, urgent: bool) -> None:
@@ -243,6 +243,14 @@ class Journal:
     def _remind(self) -> None:
         self._reminder = None
         self._has_dirty.set()
+
+    async def _flush_or_give_up(self, writes: list[_Write]) -> None:
+        try:
+            await self._flush(writes)
+        except Exception:  # noqa: BLE001 - the writer must outlive whatever one flush meets
+            _log.exception("events could not be written")
+            for write in writes:
+                write.log.end_flush(lost=True)
 
     async def _flush(self, writes: list[_Write]) -> None:
         """Commit all of it, waiting for the database as long as it takes."""
