@@ -34,9 +34,6 @@ from services.scripts.types import ScriptError, ScriptFault, ScriptHost, ScriptL
 from services.scripts.values import Json, plain_text
 from services.scripts.workers import Workers, own_words
 
-ANSWER_WITHIN = 3.0
-"""Seconds beyond the script's own time limit after which a silent process is given up."""
-
 SPARE_STOPS = 1_000
 """Stops beside calls of `ctx`: names that are not defined, modules, files. All end in an exception in the script."""
 
@@ -53,7 +50,7 @@ class Sandbox:
     """
 
     def __init__(self, *, count_tokens: CountTokens, clock: Clock | None = None, max_workers: int = 64) -> None:
-        self._workers = Workers(max_processes=max_workers, answer_within=ANSWER_WITHIN)
+        self._workers = Workers(max_processes=max_workers)
         self._count_tokens = count_tokens
         self._clock: Clock = clock or (lambda: datetime.now(UTC))
         self._functions = {function.name: function for function in plugin_functions()}

@@ -22,6 +22,12 @@ LAST_BREATH = 0.05
 """Seconds that the library's own threads need after the pool is closed: a Python that exits at once may abort."""
 
 
+_THEIR_WORDS = {
+    "The monty syntax parser does not yet support ": "scripts cannot use ",
+    "Internal error in monty: ": "",
+}
+
+
 class InterpreterMissing(ServerError):
     """The program that runs scripts is not installed: install the service again."""
 
@@ -32,7 +38,7 @@ class InterpreterMissing(ServerError):
 class Workers:
     """A pool of processes, started when the first one is needed. `async with` ends all of them."""
 
-    def __init__(self, *, max_processes: int, answer_within: float) -> None:
+    def __init__(self, *, max_processes: int, answer_within: float | None = None) -> None:
         """`answer_within`: seconds after which a process that says nothing is killed, whatever its limits."""
         self._max_processes = max_processes
         self._answer_within = answer_within
@@ -121,10 +127,7 @@ def _interpreter() -> Path:
 
 def own_words(message: str) -> str:
     """The interpreter's message without its talk of itself."""
-    for theirs, ours in (("The monty syntax parser does not yet support ", "scripts cannot use "), (_INTERNAL, "")):
+    for theirs, ours in _THEIR_WORDS.items():
         if message.startswith(theirs):
             return ours + message.removeprefix(theirs)
     return message
-
-
-_INTERNAL = "Internal error in monty: "

@@ -262,23 +262,26 @@ HARMLESS = {
 MARK = Path("/tmp/colloquy-was-here")
 
 
+KINDS = {
+    "busy": BUSY,
+    "greedy": GREEDY,
+    "deep": DEEP,
+    "pattern": PATTERNS,
+    "escape": ESCAPES,
+    "misuse": MISUSES,
+    "harmless": HARMLESS,
+}
+
+
 @pytest.mark.parametrize(
-    "script",
+    ("kind", "script"),
     [
-        pytest.param(script, id=f"{kind}: {name}")
-        for kind, scripts in {
-            "busy": BUSY,
-            "greedy": GREEDY,
-            "deep": DEEP,
-            "pattern": PATTERNS,
-            "escape": ESCAPES,
-            "misuse": MISUSES,
-            "harmless": HARMLESS,
-        }.items()
+        pytest.param(kind, script, id=f"{kind}: {name}")
+        for kind, scripts in KINDS.items()
         for name, script in scripts.items()
     ],
 )
-async def test_an_attack_is_contained(sandbox: Sandbox, notebook: Notebook, script: str) -> None:
+async def test_an_attack_is_contained(sandbox: Sandbox, notebook: Notebook, kind: str, script: str) -> None:
     begun = time.monotonic()
     result = await sandbox.run(script, notebook, LIMITS, may_use_ai=False)
     assert time.monotonic() - begun < 3
@@ -287,22 +290,14 @@ async def test_an_attack_is_contained(sandbox: Sandbox, notebook: Notebook, scri
     assert "\0" not in f"{result}"
     assert "root:" not in f"{result}", "that is /etc/passwd"
     assert not MARK.exists()
-
-
-@pytest.mark.parametrize("script", BUSY.values(), ids=BUSY)
-async def test_computing_without_end_is_stopped(sandbox: Sandbox, notebook: Notebook, script: str) -> None:
-    result = await sandbox.run(script, notebook, LIMITS, may_use_ai=False)
-    assert result.error
-    assert result.error.type in {"TimeoutError", "MemoryError", "RuntimeError"}
-
-
-@pytest.mark.parametrize("script", (ESCAPES | MISUSES).values(), ids=[*ESCAPES, *MISUSES])
-async def test_what_must_not_be_had_is_refused(sandbox: Sandbox, notebook: Notebook, script: str) -> None:
-    result = await sandbox.run(script, notebook, LIMITS, may_use_ai=False)
-    assert result.error
-    assert result.error.message or result.error.type in {"SystemExit", "KeyboardInterrupt"}
-
-
-@pytest.mark.parametrize("script", HARMLESS.values(), ids=HARMLESS)
-async def test_what_is_only_strange_runs(sandbox: Sandbox, notebook: Notebook, script: str) -> None:
-    assert (await sandbox.run(script, notebook, LIMITS, may_use_ai=False)).error is None
+    match kind:
+        case "harmless":
+            assert result.error is None
+        case "busy":
+            assert result.error
+            assert result.error.type in {"TimeoutError", "MemoryError", "RuntimeError"}
+        case "escape" | "misuse":
+            assert result.error
+        case _:
+            # A linear regular expression or a clever interpreter may come to an end after all.
+            assert result.error is None or result.error.message
