@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from api.prompts import open_composer
 from api.settings import Settings
 from api.streams import EventStreams
 from db.ids import LOCAL_OWNER, new_id
@@ -100,8 +101,11 @@ async def open_services(settings: Settings, database_url: str, stack: AsyncExitS
         retention_seconds=settings.journal.retention_hours * 3600,
         reply_bytes=settings.limits.reply_bytes,
     )
+    casting = CastingOffice(sessions, personas, providers)
+    composer = await open_composer(database, providers, tokens, stack)
     chat = ChatService(
-        casting=CastingOffice(sessions, personas, providers),
+        casting=casting,
+        composer=composer,
         personas=personas,
         messages=messages,
         runs=runs,

@@ -5,24 +5,38 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from db.ids import PersonaId
-from db.records import RunRecord
+from db.ids import MessageId, PersonaId, SessionId, UserId
+from db.records import PersonaRecord, RunRecord
 from db.stores.personas import PersonaStore
 from db.stores.sessions import SessionStore
-from services.errors import NotFound
+from services.errors import NotFound, ProviderError
 from services.providers.base import Provider
 from services.providers.registry import Providers
+
+_USER_NAME = "You"
+"""What the one owner is called while there are no accounts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Casting:
-    """Who answers: the system prompt's source, the model and its controls."""
+    """Who answers, and whom: the persona, the model and its controls."""
 
-    persona_id: PersonaId | None
-    template: str
+    persona: PersonaRecord | None
+    session_title: str | None
+    user_name: str
     provider: Provider
     model: str
     controls: Mapping[str, Any]
+
+    @property
+    def persona_id(self) -> PersonaId | None:
+        """The persona's id, if there is one."""
+        return self.persona and self.persona.id
+
+    @property
+    def template(self) -> str:
+        """What the system prompt is made of; empty without a persona."""
+        return self.persona.template if self.persona else ""
 
 
 class CastingOffice:
@@ -52,12 +66,37 @@ class CastingOffice:
         connection, model = _first_named(words)
         provider = self._providers.get(connection)
         return Casting(
-            persona and persona.id,
-            persona.template if persona else "",
+            persona,
+            session.title,
+            _USER_NAME,
             provider,
             await self._providers.model_for(provider, model),
             {**(persona.controls if persona else {}), **session.controls, **asked["controls"]},
         )
+
+    async def rehearse(
+        self, owner_id: UserId, persona_id: PersonaId | None, session_id: SessionId | None
+    ) -> tuple[Casting, MessageId | None]:
+        """Who would answer, for trying something out, and the newest message. Raises `NotFound`.
+
+        A model server that is down does not matter.
+        """
+        session = await self._sessions.get(session_id, owner_id) if session_id else None
+        if session_id and session is None:
+            raise NotFound("There is no session with that id.", field="session_id")
+        persona_id = persona_id or (session.persona_id if session else None)
+        persona = await self._personas.get(persona_id, owner_id) if persona_id else None
+        if persona_id and persona is None:
+            raise NotFound("There is no persona with that id.", field="persona_id")
+        words = [{"connection": one.connection, "model": one.model} for one in (session, persona) if one is not None]
+        connection, model = _first_named(words)
+        provider = self._providers.get(connection)
+        try:
+            model = await self._providers.model_for(provider, model)
+        except ProviderError:
+            model = ""
+        casting = Casting(persona, session and session.title, _USER_NAME, provider, model, {})
+        return casting, session and session.active_leaf_id
 
 
 def _first_named(words: Sequence[Mapping[str, Any]]) -> tuple[str | None, str | None]:

@@ -28,7 +28,7 @@ from db.stores.runs import (
 )
 from services.agent.agent import Agent
 from services.agent.runner import Runner, RunnerResult
-from services.agent.types import ChatMessage
+from services.agent.types import ChatMessage, total
 from services.casting import Casting, CastingOffice
 from services.context.tokens import MESSAGE_OVERHEAD, TokenCounter
 from services.context.window import ContextItem, DoesNotFit, Window, as_model_messages, fit
@@ -43,6 +43,7 @@ from services.errors import (
     ShuttingDown,
     TooManyRequests,
 )
+from services.prompt.composer import Composer, mentions
 from services.providers.controls import validate_controls
 from services.providers.registry import Providers
 from services.runs.active import ActiveRun
@@ -52,7 +53,6 @@ from services.runs.events import (
     AssistantStart,
     ContextUsage,
     MessageAccepted,
-    StageUpdate,
     encode,
     frame_text,
     timestamp,
@@ -112,6 +112,7 @@ class ChatService:
         self,
         *,
         casting: CastingOffice,
+        composer: Composer,
         personas: PersonaStore,
         messages: MessageStore,
         runs: RunStore,
@@ -126,6 +127,7 @@ class ChatService:
     ) -> None:
         self.epoch = epoch
         self._casting = casting
+        self._composer = composer
         self._personas = personas
         self._messages = messages
         self._runs = runs
@@ -164,10 +166,10 @@ class ChatService:
         try:
             async with asyncio.timeout(self._limits.run_seconds):
                 casting = await self._casting.cast(run.record)
-                prompt = self._compose(run, casting)
-                window = await self._fit(run, casting, prompt)
-                result = await self._reply(run, casting, prompt, window)
-            outcome = Outcome(result.reason, result.usage)
+                prompt = await self._composer.compose(run, casting)
+                window = await self._fit(run, casting, prompt.text)
+                result = await self._reply(run, casting, prompt.text, window)
+            outcome = Outcome(result.reason, total(prompt.usage, result.usage))
         except asyncio.CancelledError:
             outcome = Outcome("interrupted")
         except Exception as error:  # noqa: BLE001 - the border of the run's task
@@ -256,15 +258,6 @@ class ChatService:
         elif accepted.run.request["digest"] != new.request["digest"]:
             raise Conflict("Another message was sent with that client_message_id.", field="client_message_id")
         return accepted
-
-    # --- 2. compose the system prompt ------------------------------------------------------------------------------
-
-    def _compose(self, run: ActiveRun, casting: Casting) -> str:
-        """The system prompt. Templates are plain text as yet, so no module speaks in either stage."""
-        for stage in (1, 2):
-            run.emit(StageUpdate.began(stage))
-            run.emit(StageUpdate.ended(stage))
-        return casting.template
 
     # --- 3. fit the context ----------------------------------------------------------------------------------------
 
@@ -419,6 +412,7 @@ def _stored(send: Send) -> dict[str, Any]:
         "model": send.model,
         "controls": dict(send.controls),
         "turns": len(send.contents),
+        "mentions": mentions(send.contents),
     }
     digest = hashlib.sha256(repr((list(send.contents), asked)).encode()).hexdigest()
     return asked | {"digest": digest, "when_busy": send.when_busy}

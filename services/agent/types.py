@@ -105,6 +105,12 @@ class Usage:
         )
 
 
+def total(*usages: Usage | None) -> Usage | None:
+    """The sum of what is known; None where nothing is."""
+    known = [usage for usage in usages if usage is not None]
+    return sum(known, Usage()) if known else None
+
+
 @dataclass(frozen=True, slots=True)
 class Finish:
     """The provider itself said that the turn is over. Nothing follows."""

@@ -66,9 +66,9 @@ class StageUpdate:
         return cls(stage, STAGES[stage].name, "started", STAGES[stage].message)
 
     @classmethod
-    def ended(cls, stage: int) -> "StageUpdate":
-        """The stage is over; no module had a part in it."""
-        return cls(stage, STAGES[stage].name, "finished", STAGES[stage].message)
+    def ended(cls, stage: int, modules: tuple[Mapping[str, Any], ...] = ()) -> "StageUpdate":
+        """The stage is over; `modules` tell what came of each that had a part in it."""
+        return cls(stage, STAGES[stage].name, "finished", STAGES[stage].message, modules)
 
 
 @dataclass(frozen=True, slots=True)
