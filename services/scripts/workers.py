@@ -42,8 +42,7 @@ class Workers:
         """`answer_within`: seconds after which a process that says nothing is killed, whatever its limits."""
         self._max_processes = max_processes
         self._answer_within = answer_within
-        self._starting = asyncio.Lock()
-        self._pool: AsyncMonty | None = None
+        self._starting: asyncio.Task[AsyncMonty] | None = None
         self._resources = AsyncExitStack()
         self.hardening: Hardening | None = None
         """How far the processes are shut in; None before the start."""
@@ -52,9 +51,11 @@ class Workers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        started, self._pool = self._pool is not None, None
-        await self._resources.aclose()
-        if started:
+        starting, self._starting = self._starting, None
+        if starting:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await self._resources.aclose()
             await asyncio.sleep(LAST_BREATH)
 
     async def start(self) -> Hardening:
@@ -88,15 +89,20 @@ class Workers:
         )
 
     async def _started(self) -> AsyncMonty:
-        async with self._starting:
-            if self._pool is None:
-                async with AsyncExitStack() as resources:
-                    self._pool = await self._open(resources)
-                    self._resources = resources.pop_all()
-            return self._pool
+        # A task of its own: whoever asks first may be cancelled, and others wait for the same start.
+        if self._starting is None or _failed(self._starting):
+            self._starting = asyncio.create_task(self._open())
+        return await asyncio.shield(self._starting)
 
-    async def _open(self, resources: AsyncExitStack) -> AsyncMonty:
-        directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="colloquy-scripts-")
+    async def _open(self) -> AsyncMonty:
+        async with AsyncExitStack() as resources:
+            pool = await self._enter(resources)
+            self._resources = resources.pop_all()
+        return pool
+
+    async def _enter(self, resources: AsyncExitStack) -> AsyncMonty:
+        # Not in a thread, from which a cancelled start would not learn the name.
+        directory = tempfile.mkdtemp(prefix="colloquy-scripts-")
         resources.push_async_callback(asyncio.to_thread, shutil.rmtree, directory, ignore_errors=True)
         self.hardening, command = await harden(_interpreter(), Path(directory))
         pool = await resources.enter_async_context(
@@ -114,6 +120,10 @@ class Workers:
         async with pool.checkout() as session:
             await session.feed_run("")
         return pool
+
+
+def _failed(task: asyncio.Task[AsyncMonty]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 def _interpreter() -> Path:

@@ -237,6 +237,31 @@ async def test_a_script_that_waits_for_a_model_is_cancelled_at_once(
 
 
 @on_linux
+async def test_scripts_cancelled_at_any_moment_leave_a_pool_that_works(notebook: Notebook) -> None:
+    async with Sandbox(count_tokens=four_characters_each, max_workers=4) as sandbox:
+        others = workers()
+        # From before the first process is up to the middle of the computing.
+        for turns in [*range(12), *range(20, 200, 20)]:
+            runs = [asyncio.ensure_future(sandbox.run(SPIN, notebook, PATIENT, may_use_ai=False)) for _ in range(3)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for run in runs:
+                run.cancel()
+            await asyncio.wait(runs, timeout=5)
+            assert all(run.cancelled() for run in runs)
+        assert (await sandbox.run("ctx.log('fine')", notebook, may_use_ai=False)).logs == ("fine",)
+        assert len(workers() - others) <= 4
+
+
+async def test_a_script_that_computes_past_its_time_in_all_is_stopped(sandbox: Sandbox, notebook: Notebook) -> None:
+    limits = ScriptLimits(cpu_seconds=20, timeout_ms=100)
+    begun = time.monotonic()
+    result = await sandbox.run("while True: pass", notebook, limits, may_use_ai=False)
+    assert result.error == ScriptError("TimeoutError", "took longer than 0.1 s")
+    assert time.monotonic() - begun < 1.1
+
+
+@on_linux
 @pytest.mark.parametrize("script", [SPIN, WAIT])
 async def test_a_killed_process_costs_its_script_one_clear_error(notebook: Notebook, script: str) -> None:
     async with Sandbox(count_tokens=four_characters_each) as sandbox:
