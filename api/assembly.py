@@ -13,6 +13,7 @@ from db.ids import LOCAL_OWNER, new_id
 from db.migrate import read_migrations
 from db.pool import Database
 from db.stores.events import EventStore
+from db.stores.library import LibraryStore
 from db.stores.memories import MemoryStore
 from db.stores.messages import MessageStore
 from db.stores.modules import ModuleStore
@@ -27,6 +28,7 @@ from services.chat import ChatLimits, ChatService
 from services.context.tokens import TokenCounter
 from services.health import HealthService
 from services.images import ImageLimits, ImageService
+from services.library import LibraryService
 from services.memories import MemoryService
 from services.messages import MessageService
 from services.modules import ModuleService
@@ -56,6 +58,7 @@ class Services:
     templates: TemplateService
     memories: MemoryService
     images: ImageService
+    library: LibraryService
     replies: ReplyService
     health: HealthService
     providers: Providers
@@ -82,7 +85,8 @@ async def open_services(settings: Settings, database_url: str, stack: AsyncExitS
     modules = ModuleStore(database)
     templates = TemplateService(modules)
     images = ImageService(settings.data_dir / "images", _image_limits(settings))
-    checker = await stack.enter_async_context(ScriptChecker())
+    module_service = ModuleService(modules, await stack.enter_async_context(ScriptChecker()))
+    persona_service = PersonaService(personas, modules, templates, images, providers)
     feeds = Feeds(events)
     journal = Journal(
         events,
@@ -125,11 +129,12 @@ async def open_services(settings: Settings, database_url: str, stack: AsyncExitS
         chat=chat,
         sessions=SessionService(sessions, personas, tokens, chat, journal, providers),
         messages=MessageService(messages, chat),
-        personas=PersonaService(personas, modules, templates, images, providers),
-        modules=ModuleService(modules, checker),
+        personas=persona_service,
+        modules=module_service,
         templates=templates,
         memories=MemoryService(MemoryStore(database), sessions),
         images=images,
+        library=LibraryService(LibraryStore(database), module_service, persona_service, images, providers),
         replies=ReplyService(chat, runs),
         health=HealthService(SchemaStore(database), engine, providers, newest_migration=len(read_migrations())),
         providers=providers,

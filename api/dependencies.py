@@ -15,6 +15,7 @@ from db.ids import LOCAL_OWNER, UserId
 from services.chat import ChatService
 from services.health import HealthService
 from services.images import ImageService
+from services.library import LibraryService
 from services.memories import MemoryService
 from services.messages import MessageService
 from services.modules import ModuleService
@@ -71,6 +72,10 @@ def _memories(connection: HTTPConnection) -> MemoryService:
     return services_of(connection).memories
 
 
+def _library(connection: HTTPConnection) -> LibraryService:
+    return services_of(connection).library
+
+
 def _images(connection: HTTPConnection) -> ImageService:
     return services_of(connection).images
 
@@ -103,6 +108,7 @@ Personas = Annotated[PersonaService, Depends(_personas)]
 Modules = Annotated[ModuleService, Depends(_modules)]
 Templates = Annotated[TemplateService, Depends(_templates)]
 Memories = Annotated[MemoryService, Depends(_memories)]
+Libraries = Annotated[LibraryService, Depends(_library)]
 Images = Annotated[ImageService, Depends(_images)]
 Health = Annotated[HealthService, Depends(_health)]
 ModelServers = Annotated[Providers, Depends(_providers)]

@@ -80,8 +80,12 @@ class ImageService:
         At most 512 pixels a side are kept; of several frames the first.
         """
         painted = await self.painted(data)
-        await asyncio.to_thread(self._keep, owner_id, painted)
+        await self.keep(owner_id, painted)
         return painted
+
+    async def keep(self, owner_id: UserId, painted: Painted) -> None:
+        """Keep a painted picture. Raises `Conflict` if there are too many."""
+        await asyncio.to_thread(self._keep, owner_id, painted)
 
     async def painted(self, data: bytes) -> Painted:
         """The picture painted anew, not kept. Raises `ImageTooLarge`, `UnusableImage`."""

@@ -82,7 +82,7 @@ class PersonaService:
         `UnknownProvider`, `UnknownControl`, `InvalidControl`.
         """
         template = await self._templates.validate(owner_id, fields.get("template", ""))
-        checked = await self._checked(owner_id, fields) | {"refers_to": template.module_references}
+        checked = await self.checked(owner_id, fields) | {"refers_to": template.module_references}
         return ReviewedPersona(await self._insert(owner_id, checked), template)
 
     async def review(self, owner_id: UserId, persona_id: PersonaId) -> ReviewedPersona:
@@ -109,7 +109,7 @@ class PersonaService:
         self, owner_id: UserId, persona_id: PersonaId, changes: Mapping[str, Any], *, version: int | None
     ) -> ReviewedPersona:
         """Change the named fields. Raises what `create` raises, `NotFound`, and `StaleVersion` if `version` is old."""
-        checked = await self._checked(owner_id, changes)
+        checked = await self.checked(owner_id, changes)
         if "template" in checked:
             found = await self._templates.validate(owner_id, checked["template"])
             checked["refers_to"] = found.module_references
@@ -135,6 +135,21 @@ class PersonaService:
         """Delete a persona; its sessions stay. Raises `NotFound`, `StaleVersion`."""
         if not await self._personas.delete(persona_id, owner_id, version=version):
             await self._missing(owner_id, persona_id)
+
+    async def checked(self, owner_id: UserId, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """`fields` as they can be stored. Raises what `create` raises but `Conflict`."""
+        checked = dict(fields)
+        if checked.get("mode") == "autonomous":
+            raise InvalidRequest("Autonomous personas are not available yet; mode must be reactive.", field="mode")
+        if checked.get("connection") is not None:
+            self._providers.get(checked["connection"])
+        if "controls" in checked:
+            checked["controls"] = dict(validate_controls(checked["controls"] or {}))
+        if checked.get("image") is not None:
+            await self._images.check(owner_id, checked["image"])
+        if "modules" in checked:
+            checked["module_ids"] = await self._found(owner_id, checked.pop("modules"))
+        return checked
 
     async def _reviewed(self, persona: PersonaRecord) -> ReviewedPersona:
         return ReviewedPersona(persona, await self._templates.validate(persona.owner_id, persona.template))
@@ -170,20 +185,6 @@ class PersonaService:
         """Say why nothing was changed: the persona is not there, or not of that version."""
         persona = await self.get(owner_id, persona_id)
         raise StaleVersion(version=persona.version)
-
-    async def _checked(self, owner_id: UserId, fields: Mapping[str, Any]) -> dict[str, Any]:
-        checked = dict(fields)
-        if checked.get("mode") == "autonomous":
-            raise InvalidRequest("Autonomous personas are not available yet; mode must be reactive.", field="mode")
-        if checked.get("connection") is not None:
-            self._providers.get(checked["connection"])
-        if "controls" in checked:
-            checked["controls"] = dict(validate_controls(checked["controls"] or {}))
-        if checked.get("image") is not None:
-            await self._images.check(owner_id, checked["image"])
-        if "modules" in checked:
-            checked["module_ids"] = await self._found(owner_id, checked.pop("modules"))
-        return checked
 
     async def _found(self, owner_id: UserId, modules: "Sequence[UUID | str]") -> "list[ModuleId]":
         """The ids of modules that are named by id or by name, each once, in order. Raises `NotFound`."""

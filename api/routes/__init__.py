@@ -2,11 +2,12 @@
 
 from fastapi import APIRouter
 
-from api.routes import documents, images, memories, messages, modules, personas, runs, service, templates
+from api.routes import documents, images, library, memories, messages, modules, personas, runs, service, templates
 from api.routes.sessions import conversations_router, sessions_router
 
 routers: tuple[APIRouter, ...] = (
     images.router,
+    library.router,
     personas.router,
     modules.router,
     templates.router,

@@ -41,28 +41,7 @@ class ModuleStore:
     async def create(self, module_id: ModuleId, owner_id: UserId, fields: Mapping[str, Any]) -> ModuleRecord:
         """Store a module; raises `DuplicateName`. `fields` are the record's own, those left out take defaults."""
         async with self._database.connection() as connection:
-            row = await connection.fetchrow(
-                """
-                INSERT INTO modules
-                    (id, owner_id, name, description, type, content, script, trigger_pattern, trigger_depth,
-                     execution_context, timeout_ms, is_active, requires_ai, analysis, refers_to)
-                SELECT $1, $2, given ->> 'name', coalesce(given ->> 'description', ''),
-                       coalesce(given ->> 'type', 'simple'), coalesce(given ->> 'content', ''),
-                       coalesce(given ->> 'script', ''), given ->> 'trigger_pattern',
-                       coalesce((given ->> 'trigger_depth')::integer, 1),
-                       coalesce(given ->> 'execution_context', 'IMMEDIATE'), (given ->> 'timeout_ms')::integer,
-                       coalesce((given ->> 'is_active')::boolean, true),
-                       coalesce((given ->> 'requires_ai')::boolean, false), nullif(given -> 'analysis', 'null'),
-                       ARRAY(SELECT jsonb_array_elements_text(coalesce(given -> 'refers_to', '[]')))
-                FROM (SELECT $3::jsonb) AS _ (given)
-                RETURNING *
-                """,
-                module_id,
-                owner_id,
-                fields,
-            )
-        assert row is not None
-        return record(ModuleRecord, row)
+            return await insert_module(connection, module_id, owner_id, fields)
 
     async def get(self, module_id: ModuleId, owner_id: UserId) -> ModuleRecord | None:
         """The owner's module with that id."""
@@ -129,38 +108,7 @@ class ModuleStore:
     ) -> ModuleRecord | None:
         """Set the named fields; raises `DuplicateName`. None if there is no such module of that version."""
         async with self._database.connection() as connection:
-            row = await connection.fetchrow(
-                """
-                UPDATE modules SET
-                    name = coalesce(given ->> 'name', name),
-                    description = coalesce(given ->> 'description', description),
-                    type = coalesce(given ->> 'type', type),
-                    content = coalesce(given ->> 'content', content),
-                    script = coalesce(given ->> 'script', script),
-                    trigger_pattern = CASE WHEN given ? 'trigger_pattern' THEN given ->> 'trigger_pattern'
-                                           ELSE trigger_pattern END,
-                    trigger_depth = coalesce((given ->> 'trigger_depth')::integer, trigger_depth),
-                    execution_context = coalesce(given ->> 'execution_context', execution_context),
-                    timeout_ms = CASE WHEN given ? 'timeout_ms' THEN (given ->> 'timeout_ms')::integer
-                                      ELSE timeout_ms END,
-                    is_active = coalesce((given ->> 'is_active')::boolean, is_active),
-                    requires_ai = coalesce((given ->> 'requires_ai')::boolean, requires_ai),
-                    analysis = CASE WHEN given ? 'analysis' THEN nullif(given -> 'analysis', 'null')
-                                    ELSE analysis END,
-                    refers_to = CASE WHEN given ? 'refers_to'
-                                     THEN ARRAY(SELECT jsonb_array_elements_text(given -> 'refers_to'))
-                                     ELSE refers_to END,
-                    version = version + 1, updated_at = now()
-                FROM (SELECT $4::jsonb) AS _ (given)
-                WHERE id = $1 AND owner_id = $2 AND ($3::bigint IS NULL OR version = $3)
-                RETURNING modules.*
-                """,
-                module_id,
-                owner_id,
-                version,
-                changes,
-            )
-        return record_or_none(ModuleRecord, row)
+            return await change_module(connection, module_id, owner_id, changes, version=version)
 
     async def delete(self, module_id: ModuleId, owner_id: UserId, *, version: int | None, force: bool = False) -> bool:
         """Delete the module with what it remembers; False if there is none of that version.
@@ -184,6 +132,77 @@ class ModuleStore:
                 raise ModuleUsed(uses)
             await connection.execute("DELETE FROM modules WHERE id = $1 AND owner_id = $2", module_id, owner_id)
         return True
+
+
+async def insert_module(
+    connection: "PooledConnection", module_id: ModuleId, owner_id: UserId, fields: Mapping[str, Any]
+) -> ModuleRecord:
+    """What `ModuleStore.create` does, within a transaction."""
+    row = await connection.fetchrow(
+        """
+        INSERT INTO modules
+            (id, owner_id, name, description, type, content, script, trigger_pattern, trigger_depth,
+             execution_context, timeout_ms, is_active, requires_ai, analysis, refers_to)
+        SELECT $1, $2, given ->> 'name', coalesce(given ->> 'description', ''),
+               coalesce(given ->> 'type', 'simple'), coalesce(given ->> 'content', ''),
+               coalesce(given ->> 'script', ''), given ->> 'trigger_pattern',
+               coalesce((given ->> 'trigger_depth')::integer, 1),
+               coalesce(given ->> 'execution_context', 'IMMEDIATE'), (given ->> 'timeout_ms')::integer,
+               coalesce((given ->> 'is_active')::boolean, true),
+               coalesce((given ->> 'requires_ai')::boolean, false), nullif(given -> 'analysis', 'null'),
+               ARRAY(SELECT jsonb_array_elements_text(coalesce(given -> 'refers_to', '[]')))
+        FROM (SELECT $3::jsonb) AS _ (given)
+        RETURNING *
+        """,
+        module_id,
+        owner_id,
+        fields,
+    )
+    assert row is not None
+    return record(ModuleRecord, row)
+
+
+async def change_module(
+    connection: "PooledConnection",
+    module_id: ModuleId,
+    owner_id: UserId,
+    changes: Mapping[str, Any],
+    *,
+    version: int | None,
+) -> ModuleRecord | None:
+    """What `ModuleStore.update` does, within a transaction."""
+    row = await connection.fetchrow(
+        """
+        UPDATE modules SET
+            name = coalesce(given ->> 'name', name),
+            description = coalesce(given ->> 'description', description),
+            type = coalesce(given ->> 'type', type),
+            content = coalesce(given ->> 'content', content),
+            script = coalesce(given ->> 'script', script),
+            trigger_pattern = CASE WHEN given ? 'trigger_pattern' THEN given ->> 'trigger_pattern'
+                                   ELSE trigger_pattern END,
+            trigger_depth = coalesce((given ->> 'trigger_depth')::integer, trigger_depth),
+            execution_context = coalesce(given ->> 'execution_context', execution_context),
+            timeout_ms = CASE WHEN given ? 'timeout_ms' THEN (given ->> 'timeout_ms')::integer
+                              ELSE timeout_ms END,
+            is_active = coalesce((given ->> 'is_active')::boolean, is_active),
+            requires_ai = coalesce((given ->> 'requires_ai')::boolean, requires_ai),
+            analysis = CASE WHEN given ? 'analysis' THEN nullif(given -> 'analysis', 'null')
+                            ELSE analysis END,
+            refers_to = CASE WHEN given ? 'refers_to'
+                             THEN ARRAY(SELECT jsonb_array_elements_text(given -> 'refers_to'))
+                             ELSE refers_to END,
+            version = version + 1, updated_at = now()
+        FROM (SELECT $4::jsonb) AS _ (given)
+        WHERE id = $1 AND owner_id = $2 AND ($3::bigint IS NULL OR version = $3)
+        RETURNING modules.*
+        """,
+        module_id,
+        owner_id,
+        version,
+        changes,
+    )
+    return record_or_none(ModuleRecord, row)
 
 
 async def _uses(connection: "PooledConnection", module_id: ModuleId, owner_id: UserId, name: str) -> list[ModuleUse]:

@@ -29,49 +29,12 @@ class PersonaStore:
         Raises `DuplicateName`, `NoSuchModule`.
         """
         async with self._database.transaction() as connection:
-            await connection.execute(
-                """
-                INSERT INTO personas
-                    (id, owner_id, name, slug, description, template, mode, schedule, first_message, image,
-                     connection, model, controls, tools, refers_to, is_active)
-                SELECT $1, $2, given ->> 'name', given ->> 'slug', coalesce(given ->> 'description', ''),
-                       coalesce(given ->> 'template', ''), coalesce(given ->> 'mode', 'reactive'),
-                       nullif(given -> 'schedule', 'null'), given ->> 'first_message', given ->> 'image',
-                       given ->> 'connection', given ->> 'model', coalesce(given -> 'controls', '{}'),
-                       coalesce(given -> 'tools', '{}'),
-                       ARRAY(SELECT jsonb_array_elements_text(coalesce(given -> 'refers_to', '[]'))),
-                       coalesce((given ->> 'is_active')::boolean, true)
-                FROM (SELECT $3::jsonb) AS _ (given)
-                """,
-                persona_id,
-                owner_id,
-                fields,
-            )
-            await _set_relations(connection, persona_id, owner_id, fields)
-            persona = await _read(connection, persona_id, owner_id)
-        assert persona is not None
-        return persona
+            return await insert_persona(connection, persona_id, owner_id, fields)
 
     async def get(self, persona_id: PersonaId, owner_id: UserId) -> PersonaRecord | None:
         """The owner's persona with that id."""
         async with self._database.connection() as connection:
             return await _read(connection, persona_id, owner_id)
-
-    async def get_by_name(self, owner_id: UserId, name: str) -> PersonaRecord | None:
-        """The owner's persona of that name."""
-        async with self._database.connection() as connection:
-            row = await connection.fetchrow(
-                """
-                SELECT p.*, coalesce(u.default_persona_id = p.id, false) AS is_default,
-                       ARRAY(SELECT module_id FROM persona_modules WHERE persona_id = p.id ORDER BY position)
-                           AS module_ids
-                FROM personas p JOIN users u ON u.id = p.owner_id
-                WHERE p.owner_id = $1 AND p.name = $2
-                """,
-                owner_id,
-                name,
-            )
-        return record_or_none(PersonaRecord, row)
 
     async def get_default(self, owner_id: UserId) -> PersonaRecord | None:
         """The persona that answers where the owner chose none, if there is one."""
@@ -130,41 +93,7 @@ class PersonaStore:
         Raises `DuplicateName`, `NoSuchModule`.
         """
         async with self._database.transaction() as connection:
-            updated = await connection.fetchval(
-                """
-                UPDATE personas SET
-                    name = coalesce(given ->> 'name', name),
-                    slug = coalesce(given ->> 'slug', slug),
-                    description = coalesce(given ->> 'description', description),
-                    template = coalesce(given ->> 'template', template),
-                    mode = coalesce(given ->> 'mode', mode),
-                    schedule = CASE WHEN given ? 'schedule' THEN nullif(given -> 'schedule', 'null')
-                                    ELSE schedule END,
-                    first_message = CASE WHEN given ? 'first_message' THEN given ->> 'first_message'
-                                         ELSE first_message END,
-                    image = CASE WHEN given ? 'image' THEN given ->> 'image' ELSE image END,
-                    connection = CASE WHEN given ? 'connection' THEN given ->> 'connection' ELSE connection END,
-                    model = CASE WHEN given ? 'model' THEN given ->> 'model' ELSE model END,
-                    controls = coalesce(given -> 'controls', controls),
-                    tools = coalesce(given -> 'tools', tools),
-                    refers_to = CASE WHEN given ? 'refers_to'
-                                     THEN ARRAY(SELECT jsonb_array_elements_text(given -> 'refers_to'))
-                                     ELSE refers_to END,
-                    is_active = coalesce((given ->> 'is_active')::boolean, is_active),
-                    version = version + 1, updated_at = now()
-                FROM (SELECT $4::jsonb) AS _ (given)
-                WHERE id = $1 AND owner_id = $2 AND ($3::bigint IS NULL OR version = $3)
-                RETURNING true
-                """,
-                persona_id,
-                owner_id,
-                version,
-                changes,
-            )
-            if not updated:
-                return None
-            await _set_relations(connection, persona_id, owner_id, changes)
-            return await _read(connection, persona_id, owner_id)
+            return await change_persona(connection, persona_id, owner_id, changes, version=version)
 
     async def delete(self, persona_id: PersonaId, owner_id: UserId, *, version: int | None) -> bool:
         """Delete the persona; its sessions stay, without one. False if there is none of that version."""
@@ -179,6 +108,80 @@ class PersonaStore:
                 version,
             )
         return bool(deleted)
+
+
+async def insert_persona(
+    connection: "PooledConnection", persona_id: PersonaId, owner_id: UserId, fields: Mapping[str, Any]
+) -> PersonaRecord:
+    """What `PersonaStore.create` does, within a transaction."""
+    await connection.execute(
+        """
+        INSERT INTO personas
+            (id, owner_id, name, slug, description, template, mode, schedule, first_message, image,
+             connection, model, controls, tools, refers_to, is_active)
+        SELECT $1, $2, given ->> 'name', given ->> 'slug', coalesce(given ->> 'description', ''),
+               coalesce(given ->> 'template', ''), coalesce(given ->> 'mode', 'reactive'),
+               nullif(given -> 'schedule', 'null'), given ->> 'first_message', given ->> 'image',
+               given ->> 'connection', given ->> 'model', coalesce(given -> 'controls', '{}'),
+               coalesce(given -> 'tools', '{}'),
+               ARRAY(SELECT jsonb_array_elements_text(coalesce(given -> 'refers_to', '[]'))),
+               coalesce((given ->> 'is_active')::boolean, true)
+        FROM (SELECT $3::jsonb) AS _ (given)
+        """,
+        persona_id,
+        owner_id,
+        fields,
+    )
+    await _set_relations(connection, persona_id, owner_id, fields)
+    persona = await _read(connection, persona_id, owner_id)
+    assert persona is not None
+    return persona
+
+
+async def change_persona(
+    connection: "PooledConnection",
+    persona_id: PersonaId,
+    owner_id: UserId,
+    changes: Mapping[str, Any],
+    *,
+    version: int | None,
+) -> PersonaRecord | None:
+    """What `PersonaStore.update` does, within a transaction."""
+    updated = await connection.fetchval(
+        """
+        UPDATE personas SET
+            name = coalesce(given ->> 'name', name),
+            slug = coalesce(given ->> 'slug', slug),
+            description = coalesce(given ->> 'description', description),
+            template = coalesce(given ->> 'template', template),
+            mode = coalesce(given ->> 'mode', mode),
+            schedule = CASE WHEN given ? 'schedule' THEN nullif(given -> 'schedule', 'null')
+                            ELSE schedule END,
+            first_message = CASE WHEN given ? 'first_message' THEN given ->> 'first_message'
+                                 ELSE first_message END,
+            image = CASE WHEN given ? 'image' THEN given ->> 'image' ELSE image END,
+            connection = CASE WHEN given ? 'connection' THEN given ->> 'connection' ELSE connection END,
+            model = CASE WHEN given ? 'model' THEN given ->> 'model' ELSE model END,
+            controls = coalesce(given -> 'controls', controls),
+            tools = coalesce(given -> 'tools', tools),
+            refers_to = CASE WHEN given ? 'refers_to'
+                             THEN ARRAY(SELECT jsonb_array_elements_text(given -> 'refers_to'))
+                             ELSE refers_to END,
+            is_active = coalesce((given ->> 'is_active')::boolean, is_active),
+            version = version + 1, updated_at = now()
+        FROM (SELECT $4::jsonb) AS _ (given)
+        WHERE id = $1 AND owner_id = $2 AND ($3::bigint IS NULL OR version = $3)
+        RETURNING true
+        """,
+        persona_id,
+        owner_id,
+        version,
+        changes,
+    )
+    if not updated:
+        return None
+    await _set_relations(connection, persona_id, owner_id, changes)
+    return await _read(connection, persona_id, owner_id)
 
 
 async def _set_relations(
