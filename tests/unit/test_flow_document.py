@@ -18,7 +18,8 @@ def names_in_code() -> set[str]:
                 if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                     names.add(node.name)
                 if isinstance(node, ast.ClassDef):
-                    methods = [inner for inner in node.body if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)]
+                    inside = ast.iter_child_nodes(node)
+                    methods = [one for one in inside if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
                     names.update(f"{node.name}.{method.name}" for method in methods)
     return names
 
