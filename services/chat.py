@@ -167,6 +167,7 @@ class ChatService:
             async with asyncio.timeout(self._limits.run_seconds):
                 casting = await self._casting.cast(run.record)
                 prompt = await self._composer.compose(run, casting)
+                run.after = prompt.after
                 window = await self._fit(run, casting, prompt.text)
                 result = await self._reply(run, casting, prompt.text, window)
             outcome = Outcome(result.reason, total(prompt.usage, result.usage))

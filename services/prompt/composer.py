@@ -154,7 +154,7 @@ class Composer:
         run.emit(StageUpdate.began(stage))
         await speak_all(turn, planned, names)
         said = turn.finished()
-        run.emit(StageUpdate.ended(stage, tuple(_status(name, said[name]) for name in names)))
+        run.emit(StageUpdate.ended(stage, tuple(status_of(name, said[name]) for name in names)))
 
     async def trace(self, turn: Turn, planned: Plan, built: Built) -> dict[str, Any]:
         """Why each module spoke or not, and what it takes of the prompt."""
@@ -225,10 +225,16 @@ async def speak_all(turn: Turn, planned: Plan, names: Collection[str]) -> None:
             group.create_task(one(name))
 
 
-async def keep(turn: Turn, results: ModuleResultStore, variables: VariableStore) -> None:
-    """Store results and variables of the scripts that ran in a turn."""
+async def keep(
+    turn: Turn, results: ModuleResultStore, variables: VariableStore, *, only: Collection[str] | None = None
+) -> None:
+    """Store results and variables of the scripts that ran in a turn, all of them or only some."""
     record = turn.facts.record
-    ran = [(turn.facts.modules[name], said) for name, said in turn.finished().items() if said.ran]
+    ran = [
+        (turn.facts.modules[name], said)
+        for name, said in turn.finished().items()
+        if said.ran and (only is None or name in only)
+    ]
     if not ran:
         return
     new = [
@@ -284,5 +290,6 @@ def built_from(turn: Turn, planned: Plan, names: Collection[str]) -> Built:
     return build(planned, contributions, turn.template_variables)
 
 
-def _status(name: str, said: Said) -> dict[str, Any]:
+def status_of(name: str, said: Said) -> dict[str, Any]:
+    """What a stage tells of a module."""
     return {"name": name, "status": said.state, "ms": said.ms}

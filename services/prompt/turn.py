@@ -204,10 +204,18 @@ class Turn:
         if self._is_for_later(module):
             return self._from_before(module)
         if module.type == "simple" or not module.script.strip():
-            return Said("spoke", Contribution())
+            # After the reply even a plain text has its run: it is what the next turn is to read.
+            return Said("spoke", Contribution(), ran=module.execution_context == "POST_RESPONSE")
+        if self.facts.reply is not None and self._has_run(module):
+            return self._from_before(module)
         begun = time.monotonic()
         said = await self._run(module)
         return replace(said, ms=round((time.monotonic() - begun) * 1000))
+
+    def _has_run(self, module: ModuleRecord) -> bool:
+        """Whether the module has had its run in this turn, before the reply or before a restart."""
+        stored = self.facts.results.get(module.id)
+        return stored is not None and stored.run_id == self.facts.record.id
 
     def _from_before(self, module: ModuleRecord) -> Said:
         stored = self.facts.results.get(module.id)

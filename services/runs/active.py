@@ -32,6 +32,8 @@ class ActiveRun:
         self.is_closing = False
         self.started_at = time.monotonic()
         self.first_delta_at: float | None = None
+        self.after: tuple[str, ...] = ()
+        """The modules that wait for the reply."""
         self._reply_bytes = reply_bytes
         self._log: RunLog | None = None
         self._task: asyncio.Task[None] | None = None
