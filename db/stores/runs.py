@@ -90,7 +90,7 @@ class NewReply:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended, with the events that say so."""
+    """How a run ended, with the events that say so. With `post_response` there is work left to do after it."""
 
     events: Sequence[NewEvent]
     reply: NewReply | None
@@ -98,6 +98,7 @@ class Ending:
     error: dict[str, Any] | None
     usage: dict[str, Any]
     timings: dict[str, Any]
+    post_response: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -528,6 +529,10 @@ async def _end(
             UPDATE runs r SET state = 'finished', finished_at = now(), finish_reason = $7, error = $8, usage = $9,
                 timings = $10, reply_message_id = $11, last_seq = head.last_seq
             FROM head WHERE r.id = $2
+            RETURNING r.id, r.session_id, r.owner_id, r.first_seq
+        ), left_to_do AS (
+            INSERT INTO post_responses (run_id, session_id, owner_id, position)
+            SELECT id, session_id, owner_id, first_seq FROM ended WHERE $18
         ), replied AS (
             INSERT INTO messages
                 (id, session_id, parent_id, run_id, role, content, parts, token_count, finish_reason, provider, model)
@@ -562,6 +567,7 @@ async def _end(
         reply and reply.token_count,
         reply and reply.provider,
         reply and reply.model,
+        ending.post_response,
     )
 
 
