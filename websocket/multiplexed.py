@@ -191,6 +191,8 @@ def is_last(event: Mapping[str, Any]) -> bool:
     """Whether nothing more will come of the event's run."""
     if event["type"] == "assistant_end":
         return event["finish_reason"] in ("interrupted", "error")
+    if event["type"] == "interrupted":
+        return event["phase"] == "post_response"
     return event["type"] == "post_response_complete"
 
 
