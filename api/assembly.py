@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from api.prompts import open_composer
 from api.settings import Settings
 from api.streams import EventStreams
-from db.ids import LOCAL_OWNER, new_id
+from db.ids import LOCAL_OWNER, ReplicaId, new_id
 from db.migrate import read_migrations
 from db.pool import Database
 from db.stores.events import EventStore
@@ -18,6 +18,7 @@ from db.stores.memories import MemoryStore
 from db.stores.messages import MessageStore
 from db.stores.modules import ModuleStore
 from db.stores.personas import PersonaStore
+from db.stores.post_responses import PostResponseStore
 from db.stores.replicas import ReplicaStore
 from db.stores.runs import RunStore
 from db.stores.schema import SchemaStore
@@ -36,6 +37,7 @@ from services.personas import PersonaService
 from services.providers.base import ProviderTimeouts
 from services.providers.registry import Providers, ProviderSettings
 from services.replies import ReplyService
+from services.runs.afterwork import Afterwork, Responder
 from services.runs.engine import RunEngine
 from services.runs.feed import Feeds
 from services.runs.journal import Journal
@@ -63,12 +65,18 @@ class Services:
     health: HealthService
     providers: Providers
     engine: RunEngine
+    afterwork: Afterwork
     connections: ConnectionManager
     streams: EventStreams
 
 
-async def open_services(settings: Settings, database_url: str, stack: AsyncExitStack) -> Services:
-    """Everything that routes are given, in the order in which it depends on each other; `stack` closes it."""
+async def open_services(
+    settings: Settings, database_url: str, stack: AsyncExitStack, *, responder: Responder | None = None
+) -> Services:
+    """Everything that routes are given, in the order in which it depends on each other; `stack` closes it.
+
+    `responder` does what is to be done after replies; without one there is nothing.
+    """
     database = await Database.connect(database_url, size=settings.limits.pool_size, durable=settings.journal.durable)
     stack.push_async_callback(database.close)
     await UserStore(database).ensure(LOCAL_OWNER, "You")
@@ -94,6 +102,15 @@ async def open_services(settings: Settings, database_url: str, stack: AsyncExitS
         lease_seconds=settings.timeouts.lease,
         pending_characters=settings.journal.pending_bytes,
     )
+    replica_id = ReplicaId(new_id())
+    afterwork = Afterwork(
+        responder=responder,
+        store=PostResponseStore(database, lease_seconds=settings.timeouts.lease),
+        events=events,
+        journal=journal,
+        replica_id=replica_id,
+        work_seconds=settings.timeouts.run,
+    )
     engine = RunEngine(
         database=database,
         runs=runs,
@@ -101,6 +118,8 @@ async def open_services(settings: Settings, database_url: str, stack: AsyncExitS
         replicas=ReplicaStore(database),
         journal=journal,
         feeds=feeds,
+        afterwork=afterwork,
+        replica_id=replica_id,
         lease_seconds=settings.timeouts.lease,
         retention_seconds=settings.journal.retention_hours * 3600,
         reply_bytes=settings.limits.reply_bytes,
@@ -117,6 +136,7 @@ async def open_services(settings: Settings, database_url: str, stack: AsyncExitS
         journal=journal,
         feeds=feeds,
         engine=engine,
+        afterwork=afterwork,
         providers=providers,
         tokens=tokens,
         limits=_chat_limits(settings),
@@ -139,6 +159,7 @@ async def open_services(settings: Settings, database_url: str, stack: AsyncExitS
         health=HealthService(SchemaStore(database), engine, providers, newest_migration=len(read_migrations())),
         providers=providers,
         engine=engine,
+        afterwork=afterwork,
         connections=ConnectionManager(chat, _socket_limits(settings)),
         streams=EventStreams(stall_seconds=settings.timeouts.stall),
     )

@@ -47,6 +47,7 @@ from services.prompt.composer import Composer, mentions
 from services.providers.controls import validate_controls
 from services.providers.registry import Providers
 from services.runs.active import ActiveRun
+from services.runs.afterwork import Afterwork
 from services.runs.draft import Draft
 from services.runs.engine import RunEngine
 from services.runs.events import (
@@ -120,6 +121,7 @@ class ChatService:
         journal: Journal,
         feeds: Feeds,
         engine: RunEngine,
+        afterwork: Afterwork,
         providers: Providers,
         tokens: TokenCounter,
         limits: ChatLimits,
@@ -135,6 +137,7 @@ class ChatService:
         self._journal = journal
         self._feeds = feeds
         self._engine = engine
+        self._afterwork = afterwork
         self._providers = providers
         self._tokens = tokens
         self._limits = limits
@@ -312,9 +315,13 @@ class ChatService:
     # --- 5. close the reply, 6. what comes after it ----------------------------------------------------------------
 
     async def _close(self, run: ActiveRun, outcome: Outcome) -> None:
-        """Write the reply and the last events in one transaction: on success, error and interrupt alike."""
+        """Write the reply and the last events in one transaction: on success, error and interrupt alike.
+
+        What is to be done after a good reply is begun as soon as that is written, and delays nothing.
+        """
         run.is_closing = True
-        events = last_events(run, outcome)
+        post_response = outcome.is_good and self._afterwork.wants(run)
+        events = last_events(run, outcome, post_response=post_response)
         at = timestamp()
         usage = usage_counts(outcome.usage)
         ending = Ending(
@@ -324,6 +331,7 @@ class ChatService:
             outcome.error and {"code": outcome.error.code, "message": outcome.error.message},
             dict(usage),
             run.timings(),
+            post_response,
         )
         await self._engine.close(run, ending)
 
@@ -337,15 +345,18 @@ class ChatService:
     # --- stopping and reading --------------------------------------------------------------------------------------
 
     async def interrupt(self, owner_id: UserId, session_id: SessionId, run_id: RunId | None, by: str = "user") -> RunId:
-        """Stop a run, the active one if none is named. Raises `NotFound` and `NothingRunning`."""
+        """Stop a run, the active one if none is named; if its reply is closed, the work after that.
+
+        Raises `NotFound` and `NothingRunning`.
+        """
         # A run that is performed here is stopped without asking the database, which may be away.
         if here := self._engine.stop(owner_id, session_id, run_id, by):
             return here
         if run_id is None:
             active = await self._runs.active(session_id, owner_id)
-            if active is None:
+            run_id = active.id if active else await self._afterwork.newest(session_id, owner_id)
+            if run_id is None:
                 raise NothingRunning(session_id=str(session_id))
-            run_id = active.id
         elif await self._runs.get(run_id, session_id, owner_id) is None:
             raise NotFound("There is no run with that id in this session.", field="run_id")
         if not await self._engine.interrupt(session_id, run_id, by):

@@ -32,6 +32,11 @@ class Outcome:
     usage: Usage | None = None
     error: ColloquyError | None = None
 
+    @property
+    def is_good(self) -> bool:
+        """Whether the reply came to an end of its own: only then is there anything to do after it."""
+        return self.finish_reason not in ("interrupted", "error")
+
 
 def in_our_words(error: Exception) -> ColloquyError:
     """The error that a user is told of; one that nobody foresaw is logged."""
@@ -49,8 +54,11 @@ def in_our_words(error: Exception) -> ColloquyError:
             return ServerError()
 
 
-def last_events(run: ActiveRun, outcome: Outcome) -> list[Event]:
-    """What ends a run: open tool calls are closed, the reason is given, then exactly one `assistant_end`."""
+def last_events(run: ActiveRun, outcome: Outcome, *, post_response: bool) -> list[Event]:
+    """What ends a run: open tool calls are closed, the reason is given, then exactly one `assistant_end`.
+
+    Unless there is work left to do after a good reply, that work is told to be over, too.
+    """
     closed: list[RunEvent] = [
         ToolDone(call_id, "interrupted", "", truncated=False, ms=0) for call_id in run.draft.open_tool_calls
     ]
@@ -67,13 +75,13 @@ def last_events(run: ActiveRun, outcome: Outcome) -> list[Event]:
             draft.message_id, outcome.finish_reason, usage_counts(outcome.usage), run.timings(), draft.text_sha256
         )
     )
-    if outcome.finish_reason not in ("interrupted", "error"):
-        events.extend(_post_response())
+    if outcome.is_good and not post_response:
+        events.extend(_nothing_after())
     return events
 
 
-def _post_response() -> list[Event]:
-    """Stages 4 and 5. No module can ask for them yet, so they are over as soon as they begin."""
+def _nothing_after() -> list[Event]:
+    """Stages 4 and 5 where nobody asks for them: they are over as soon as they begin."""
     events: list[Event] = []
     for stage in (4, 5):
         events.extend((StageUpdate.began(stage), StageUpdate.ended(stage)))

@@ -102,7 +102,9 @@ class Run(Answer):
     usage: Usage | None
     timings: dict[str, Any] | None
     first_seq: int = Field(description="The position of its first event.")
-    last_seq: int | None = Field(description="The position of its last event.")
+    last_seq: int | None = Field(
+        description="The position of its last event, apart from those of work that went on after the reply."
+    )
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

@@ -10,13 +10,14 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from db.errors import DatabaseError
-from db.ids import ReplicaId, RunId, SessionId, UserId, new_id
+from db.ids import ReplicaId, RunId, SessionId, UserId
 from db.pool import Database
 from db.records import RunRecord
 from db.stores.events import EventStore
 from db.stores.replicas import ReplicaStore
 from db.stores.runs import Claimed, Ended, Ending, RunStore
 from services.runs.active import ActiveRun
+from services.runs.afterwork import Afterwork
 from services.runs.draft import Draft
 from services.runs.events import NO_USAGE, AssistantEnd, Interrupted, RunEvent, encode, timestamp
 from services.runs.feed import Feeds
@@ -55,17 +56,20 @@ class RunEngine:
         replicas: ReplicaStore,
         journal: Journal,
         feeds: Feeds,
+        afterwork: Afterwork,
+        replica_id: ReplicaId,
         lease_seconds: float,
         retention_seconds: float,
         reply_bytes: int,
     ) -> None:
-        self.replica_id = ReplicaId(new_id())
+        self.replica_id = replica_id
         self._database = database
         self._runs = runs
         self._events = events
         self._replicas = replicas
         self._journal = journal
         self._feeds = feeds
+        self._afterwork = afterwork
         self._lease = lease_seconds
         self._retention = retention_seconds
         self._reply_bytes = reply_bytes
@@ -96,18 +100,24 @@ class RunEngine:
             self.is_draining = True
             await _end([keeper])
             await _end(list(self._tasks))
+            await self._afterwork.leave()
             await _end(writers)
             await self._leave()
 
     async def drain(self, seconds: float) -> None:
-        """Begin no new run, and give the running ones time to finish; what is left then is interrupted."""
+        """Begin no new run, and give the running ones time to finish; what is left then is interrupted.
+
+        The work after replies is left to whoever comes next.
+        """
         self.is_draining = True
+        self._afterwork.drain()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         for run in list(self._active.values()):
             run.stop("shutdown")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._lease)
+        await self._afterwork.leave()
 
     def launch(self, claimed: Claimed, *, recover: bool = False) -> None:
         """Perform a run that this replica has claimed, in a task of the engine's."""
@@ -132,24 +142,27 @@ class RunEngine:
         return await _whatever_happens(self._close(run, ending))
 
     async def interrupt(self, session_id: SessionId, run_id: RunId, by: str) -> bool:
-        """Stop a run wherever it is performed; False if it has already ended."""
+        """Stop a run, or the work after its reply, wherever it is performed; False if it has already ended."""
         if run := self._active.get(run_id):
             return run.stop(by)
         record = await self._runs.request_interrupt(session_id, run_id, by)
         if record is None:
-            return False
+            return await self._afterwork.interrupt(session_id, run_id, by)
         if record.state == "queued" and await self._cancel_queued(record, by):
             return True
         await self._runs.notify_interrupt(run_id)
         return True
 
     def stop(self, owner_id: UserId, session_id: SessionId, run_id: RunId | None, by: str) -> RunId | None:
-        """Stop a run that is performed here; None if there is none such, or it is ending."""
+        """Stop a run that is performed here; None if there is none such, or it is ending.
+
+        If `run_id` is named, that may also be a run after whose reply work is done here.
+        """
         for run in self._active.values():
             record = run.record
             if record.session_id == session_id and record.owner_id == owner_id and run_id in (None, record.id):
                 return record.id if run.stop(by) else None
-        return None
+        return self._afterwork.stop(owner_id, session_id, run_id, by)
 
     async def interrupt_for_message(self, run_id: RunId) -> None:
         """Stop a run whose interrupt is already noted in the database."""
@@ -190,6 +203,8 @@ class RunEngine:
         self._journal.show(run.record.session_id, run.record.id, ended.first_seq, whole.events)
         if ended.next is not None:
             self.launch(ended.next)
+        if ending.post_response:
+            self._afterwork.begin(run.record.session_id)
         return ended
 
     async def _cancel_queued(self, run: RunRecord, by: str) -> bool:
@@ -217,12 +232,14 @@ class RunEngine:
         try:
             self._journal.others = await self._replicas.beat(self.replica_id, lease_seconds=self._lease) > 0
             await self._renew()
+            await self._afterwork.renew()
             if not self._is_listening:
                 await self._listen()
             if self._journal.others:
                 await self._feeds.catch_up(self._feeds.watched())
             if not self.is_draining and time.monotonic() - self._last_failure > self._lease:
                 await self._take_what_is_left(at_once=at_once)
+                await self._afterwork.take_what_is_left(at_once=at_once)
             if time.monotonic() - self._last_prune > _PRUNE_SECONDS:
                 self._last_prune = time.monotonic()
                 await self._events.prune(older_than_seconds=self._retention, sessions=_PRUNED_AT_ONCE)
@@ -287,6 +304,8 @@ class RunEngine:
         run_id = RunId(UUID(payload))
         if run := self._active.get(run_id):
             run.stop("user")
+            return
+        if self._afterwork.heard_interrupt(run_id):
             return
         self._interrupts[run_id] = None
         while len(self._interrupts) > _REMEMBERED_INTERRUPTS:

@@ -10,6 +10,7 @@ from api.assembly import Services, open_services
 from api.settings import Settings
 from db.ids import LOCAL_OWNER, SessionId
 from services.chat import Attachment
+from services.runs.afterwork import Responder
 from services.runs.feed import Frame
 from tests.fakes.openai_server import OpenAIFake
 
@@ -22,20 +23,27 @@ async def model() -> AsyncGenerator[OpenAIFake, None]:
 
 
 @asynccontextmanager
-async def open_replica(database_url: str, model: OpenAIFake, **settings: Any) -> AsyncGenerator[Services, None]:
-    """One replica of the service; several may share a database."""
+async def open_replica(
+    database_url: str,
+    model: OpenAIFake,
+    responder: Responder | None = None,
+    *,
+    is_alone: bool = False,
+    **settings: Any,
+) -> AsyncGenerator[Services, None]:
+    """One replica of the service; several may share a database, unless it believes to be alone."""
     chosen = Settings.model_validate(
         {
             "openai_base_url": model.url,
             "openai_api_key": "key",
             "openai_default_model": "fake-small",
-            "database_url": database_url,  # as with several replicas: nobody is alone
+            "database_url": None if is_alone else database_url,
             "timeouts": {"lease": 1.0, "drain": 1.0},
             **settings,
         }
     )
     async with AsyncExitStack() as stack:
-        yield await open_services(chosen, database_url, stack)
+        yield await open_services(chosen, database_url, stack, responder=responder)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from typing import Any
 
 import orjson
 import pytest
@@ -95,7 +96,7 @@ async def test_a_model_has_to_wait_while_the_database_is_away(database_url: str,
     gate = asyncio.Event()
     pieces = [Text("x" * 10_000)] * 3_000  # far more than the sockets in between can hold
     model.script(Text("first"), Wait(gate), *pieces)
-    settings = {"journal": {"pending_bytes": 50_000}, "limits": {"reply_bytes": 100_000_000}}
+    settings: dict[str, Any] = {"journal": {"pending_bytes": 50_000}, "limits": {"reply_bytes": 100_000_000}}
     async with proxied(database_url) as (url, proxy), open_replica(url, model, **settings) as services:
         session_id = (await services.sessions.create(LOCAL_OWNER)).id
         async with services.chat.attach(LOCAL_OWNER, session_id) as attachment:
