@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from api.prompts import open_composer
+from api.prompts import open_prompts
 from api.settings import Settings
 from api.streams import EventStreams
 from db.ids import LOCAL_OWNER, ReplicaId, new_id
@@ -75,7 +75,7 @@ async def open_services(
 ) -> Services:
     """Everything that routes are given, in the order in which it depends on each other; `stack` closes it.
 
-    `responder` does what is to be done after replies; without one there is nothing.
+    `responder` does what is to be done after replies, in place of the modules that ask for it.
     """
     database = await Database.connect(database_url, size=settings.limits.pool_size, durable=settings.journal.durable)
     stack.push_async_callback(database.close)
@@ -102,9 +102,11 @@ async def open_services(
         lease_seconds=settings.timeouts.lease,
         pending_characters=settings.journal.pending_bytes,
     )
+    casting = CastingOffice(sessions, personas, providers)
+    prompts = await open_prompts(database, providers, tokens, casting, stack)
     replica_id = ReplicaId(new_id())
     afterwork = Afterwork(
-        responder=responder,
+        responder=responder or prompts.after,
         store=PostResponseStore(database, lease_seconds=settings.timeouts.lease),
         events=events,
         journal=journal,
@@ -124,11 +126,9 @@ async def open_services(
         retention_seconds=settings.journal.retention_hours * 3600,
         reply_bytes=settings.limits.reply_bytes,
     )
-    casting = CastingOffice(sessions, personas, providers)
-    composer = await open_composer(database, providers, tokens, stack)
     chat = ChatService(
         casting=casting,
-        composer=composer,
+        composer=prompts.composer,
         personas=personas,
         messages=messages,
         runs=runs,

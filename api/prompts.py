@@ -1,6 +1,7 @@
 """What composes prompts: the part of the assembly that knows modules, scripts and their stores."""
 
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 from db.pool import Database
 from db.stores.memories import MemoryStore
@@ -10,7 +11,9 @@ from db.stores.modules import ModuleStore
 from db.stores.run_traces import RunTraceStore
 from db.stores.sessions import SessionStore
 from db.stores.variables import VariableStore
+from services.casting import CastingOffice
 from services.context.tokens import TokenCounter
+from services.prompt.after import AfterReply
 from services.prompt.composer import Composer
 from services.prompt.host import TurnHost
 from services.prompt.turn import ScriptTimes
@@ -20,21 +23,30 @@ from services.scripts.sandbox import Sandbox
 from services.scripts.types import ScriptHost, ScriptLimits
 
 
-async def open_composer(
-    database: Database, providers: Providers, tokens: TokenCounter, stack: AsyncExitStack
-) -> Composer:
-    """The composer with a sandbox of its own, which starts with the first script; `stack` ends it."""
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """What makes prompts, and what is done after replies for the prompts to come."""
+
+    composer: Composer
+    after: AfterReply
+
+
+async def open_prompts(
+    database: Database, providers: Providers, tokens: TokenCounter, casting: CastingOffice, stack: AsyncExitStack
+) -> Prompts:
+    """Both on one sandbox, which starts with the first script; `stack` ends it."""
     sandbox = await stack.enter_async_context(Sandbox(count_tokens=tokens.count))
     messages, memories, sessions = MessageStore(database), MemoryStore(database), SessionStore(database)
 
     def host_for(view: TurnView) -> ScriptHost:
         return TurnHost(view, messages=messages, memories=memories, sessions=sessions, providers=providers)
 
-    return Composer(
+    results, variables, traces = ModuleResultStore(database), VariableStore(database), RunTraceStore(database)
+    composer = Composer(
         modules=ModuleStore(database),
-        results=ModuleResultStore(database),
-        variables=VariableStore(database),
-        traces=RunTraceStore(database),
+        results=results,
+        variables=variables,
+        traces=traces,
         messages=messages,
         tokens=tokens,
         sandbox=sandbox,
@@ -42,3 +54,5 @@ async def open_composer(
         limits=ScriptLimits(),
         times=ScriptTimes(),
     )
+    after = AfterReply(composer, casting, messages=messages, results=results, variables=variables, traces=traces)
+    return Prompts(composer, after)
