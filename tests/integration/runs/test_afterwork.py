@@ -298,7 +298,7 @@ async def test_work_that_the_database_broke_off_is_begun_anew(database_url: str,
 async def test_work_that_takes_too_long_is_ended(database_url: str, model: OpenAIFake):
     diarist = Diarist(asyncio.Event())
     model.reply("One")
-    timeouts = {"lease": 1.0, "run": 1.0}
+    timeouts = {"lease": 1.0, "run": 3.0}
     async with (
         open_replica(database_url, model, diarist, timeouts=timeouts) as services,
         chatting(services) as (chat,),
