@@ -140,12 +140,12 @@ class PostWork:
 
 
 class Afterwork:
-    """The work after replies of one replica. Without a responder there is none."""
+    """The work after replies of one replica."""
 
     def __init__(
         self,
         *,
-        responder: Responder | None,
+        responder: Responder,
         store: PostResponseStore,
         events: EventStore,
         journal: Journal,
@@ -165,11 +165,11 @@ class Afterwork:
 
     def wants(self, run: ActiveRun) -> bool:
         """Whether a reply that went well leaves work to do."""
-        return self._responder is not None and self._responder.wants(run)
+        return self._responder.wants(run)
 
     def begin(self, session_id: SessionId, claimed: PostClaim | None = None) -> None:
         """See to it that what waits in the session is done, beginning with what was claimed already."""
-        if self._is_draining or self._responder is None:
+        if self._is_draining:
             return
         if session_id in self._tasks:
             self._asked_again.add(session_id)  # its task may have looked for the last time just now
@@ -254,12 +254,10 @@ class Afterwork:
         return _stopped(work) if work.interrupt else _ended(work, task)
 
     async def _ask_responder(self, work: PostWork) -> Sequence[Mapping[str, Any]]:
-        responder = self._responder
-        assert responder is not None, "without one nothing is begun"
         if work.claimed.fence > _BEGUN_AT_MOST:
             raise GivenUp
         async with asyncio.timeout(self._work_seconds):
-            return await until_answered(lambda: responder.respond(work))
+            return await until_answered(lambda: self._responder.respond(work))
 
     async def _write(self, work: PostWork, events: Sequence[Event], *, is_last: bool = False) -> None:
         """Commit events of the work, then show them."""
@@ -312,7 +310,7 @@ class Afterwork:
     async def take_what_is_left(self, *, at_once: bool) -> None:
         """Do what nobody does; `at_once` also what is still under a lease."""
         room = _SESSIONS_AT_ONCE - len(self._tasks)
-        if self._is_draining or self._responder is None or room <= 0:
+        if self._is_draining or room <= 0:
             return
         left = await self._store.take_over(self._replica_id, besides=list(self._tasks), limit=room, at_once=at_once)
         for claimed in left:

@@ -418,18 +418,6 @@ async def test_a_service_that_is_alone_takes_up_at_once_what_a_crash_left(databa
         await assert_at_rest(database_url, services)
 
 
-async def test_work_is_left_alone_by_a_version_that_knows_nothing_of_it(database_url: str, model: OpenAIFake):
-    model.reply("One")
-    async with (
-        open_replica(database_url, model, Diarist(asyncio.Event())) as services,
-        chatting(services) as (chat,),
-    ):
-        await chat.until("4 started", await chat.say("1"))
-        await services.engine.drain(1)
-    async with open_replica(database_url, model, None, is_alone=True):
-        assert await states(database_url) == ["waiting"]
-
-
 async def test_work_that_was_begun_too_often_is_given_up(database_url: str, model: OpenAIFake):
     model.reply("One")
     heir = Diarist()
