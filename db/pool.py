@@ -105,12 +105,12 @@ class Database:
         """
         with translated():
             connection: Connection = await asyncpg.connect(self._dsn, timeout=10)
-            for channel, heard in channels.items():
-
-                def relay(_c: Any, _pid: Any, _channel: Any, payload: object, heard: Callable[[str], None] = heard):
-                    heard(str(payload))
-
-                await connection.add_listener(channel, relay)
+            try:
+                for channel, heard in channels.items():
+                    await connection.add_listener(channel, _payload_to(heard))
+            except BaseException:  # a cancelled start must not leave it open either
+                connection.terminate()
+                raise
         connection.add_termination_listener(lambda _connection: lost())
 
         async def close() -> None:
@@ -118,6 +118,13 @@ class Database:
                 await connection.close(timeout=2)
 
         return close
+
+
+def _payload_to(heard: Callable[[str], None]) -> Callable[[Any, int, str, object], None]:
+    def relay(_connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        heard(str(payload))
+
+    return relay
 
 
 class translated:  # noqa: N801 - reads as a statement: `with translated():`

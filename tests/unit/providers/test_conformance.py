@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -306,7 +307,7 @@ async def test_a_server_that_never_begins_is_given_up(peer: Peer, steps: tuple[S
 
 
 async def test_a_server_that_falls_silent_is_given_up(peer: Peer) -> None:
-    provider = peer.provider(timeouts=QUICK)
+    provider = peer.provider(timeouts=replace(QUICK, first_token=10))
     await provider.warm()
     peer.fake.script(Text("Hel"), Hang())
     with pytest.raises(ProviderTimeout, match="more"):
