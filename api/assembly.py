@@ -34,6 +34,7 @@ from services.memories import MemoryService
 from services.messages import MessageService
 from services.modules import ModuleService
 from services.personas import PersonaService
+from services.prompt.lab import PromptLab
 from services.providers.base import ProviderTimeouts
 from services.providers.registry import Providers, ProviderSettings
 from services.replies import ReplyService
@@ -58,6 +59,7 @@ class Services:
     personas: PersonaService
     modules: ModuleService
     templates: TemplateService
+    lab: PromptLab
     memories: MemoryService
     images: ImageService
     library: LibraryService
@@ -152,6 +154,7 @@ async def open_services(
         personas=persona_service,
         modules=module_service,
         templates=templates,
+        lab=prompts.lab,
         memories=MemoryService(MemoryStore(database), sessions),
         images=images,
         library=LibraryService(LibraryStore(database), module_service, persona_service, images, providers),

@@ -20,6 +20,7 @@ from services.memories import MemoryService
 from services.messages import MessageService
 from services.modules import ModuleService
 from services.personas import PersonaService
+from services.prompt.lab import PromptLab
 from services.providers.registry import Providers
 from services.replies import ReplyService
 from services.sessions import SessionService
@@ -68,6 +69,10 @@ def _templates(connection: HTTPConnection) -> TemplateService:
     return services_of(connection).templates
 
 
+def _lab(connection: HTTPConnection) -> PromptLab:
+    return services_of(connection).lab
+
+
 def _memories(connection: HTTPConnection) -> MemoryService:
     return services_of(connection).memories
 
@@ -107,6 +112,7 @@ Replies = Annotated[ReplyService, Depends(_replies)]
 Personas = Annotated[PersonaService, Depends(_personas)]
 Modules = Annotated[ModuleService, Depends(_modules)]
 Templates = Annotated[TemplateService, Depends(_templates)]
+Lab = Annotated[PromptLab, Depends(_lab)]
 Memories = Annotated[MemoryService, Depends(_memories)]
 Libraries = Annotated[LibraryService, Depends(_library)]
 Images = Annotated[ImageService, Depends(_images)]

@@ -36,6 +36,7 @@ from services.errors import (
     UnknownProvider,
 )
 from services.images import ImageTooLarge
+from services.prompt.expansion import PromptTooLarge
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ STATUSES: Mapping[type[ColloquyError], HTTPStatus] = {
     UnknownProvider: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownControl: HTTPStatus.UNPROCESSABLE_ENTITY,
     InvalidControl: HTTPStatus.UNPROCESSABLE_ENTITY,
+    PromptTooLarge: HTTPStatus.UNPROCESSABLE_ENTITY,
     ContextTooLong: HTTPStatus.UNPROCESSABLE_ENTITY,
     TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     ModelError: HTTPStatus.BAD_GATEWAY,

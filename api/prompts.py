@@ -16,7 +16,8 @@ from services.context.tokens import TokenCounter
 from services.prompt.after import AfterReply
 from services.prompt.composer import Composer
 from services.prompt.host import TurnHost
-from services.prompt.turn import ScriptTimes
+from services.prompt.lab import PromptLab, UnkeptMemories
+from services.prompt.turn import HostFor, ScriptTimes
 from services.prompt.view import TurnView
 from services.providers.registry import Providers
 from services.scripts.sandbox import Sandbox
@@ -25,22 +26,19 @@ from services.scripts.types import ScriptHost, ScriptLimits
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What makes prompts, and what is done after replies for the prompts to come."""
+    """What makes prompts, what is done after replies for the prompts to come, and where prompts are tried out."""
 
     composer: Composer
     after: AfterReply
+    lab: PromptLab
 
 
 async def open_prompts(
     database: Database, providers: Providers, tokens: TokenCounter, casting: CastingOffice, stack: AsyncExitStack
 ) -> Prompts:
-    """Both on one sandbox, which starts with the first script; `stack` ends it."""
+    """All on one sandbox, which starts with the first script; `stack` ends it."""
     sandbox = await stack.enter_async_context(Sandbox(count_tokens=tokens.count))
-    messages, memories, sessions = MessageStore(database), MemoryStore(database), SessionStore(database)
-
-    def host_for(view: TurnView) -> ScriptHost:
-        return TurnHost(view, messages=messages, memories=memories, sessions=sessions, providers=providers)
-
+    messages = MessageStore(database)
     results, variables, traces = ModuleResultStore(database), VariableStore(database), RunTraceStore(database)
     composer = Composer(
         modules=ModuleStore(database),
@@ -50,9 +48,19 @@ async def open_prompts(
         messages=messages,
         tokens=tokens,
         sandbox=sandbox,
-        host_for=host_for,
+        host_for=_hosts(database, providers, MemoryStore(database)),
         limits=ScriptLimits(),
         times=ScriptTimes(),
     )
     after = AfterReply(composer, casting, messages=messages, results=results, variables=variables, traces=traces)
-    return Prompts(composer, after)
+    lab = PromptLab(composer, casting, _hosts(database, providers, UnkeptMemories(database)))
+    return Prompts(composer, after, lab)
+
+
+def _hosts(database: Database, providers: Providers, memories: MemoryStore) -> HostFor:
+    messages, sessions = MessageStore(database), SessionStore(database)
+
+    def host_for(view: TurnView) -> ScriptHost:
+        return TurnHost(view, messages=messages, memories=memories, sessions=sessions, providers=providers)
+
+    return host_for

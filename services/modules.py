@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from db.errors import DuplicateName
-from db.ids import ModuleId, PersonaId, SessionId, UserId, new_id
+from db.ids import ModuleId, UserId, new_id
 from db.records import ModuleRecord
 from db.stores.modules import ModuleStore, ModuleUsed
 from services.errors import Conflict, InvalidRequest, NotFound, StaleVersion
@@ -14,7 +14,6 @@ from services.prompt.template import parse
 from services.prompt.triggers import Trigger
 from services.scripts.analysis import Analysis, Problem, analyse
 from services.scripts.checker import ScriptChecker
-from services.scripts.types import ScriptError
 
 _UPDATE_ATTEMPTS = 5
 _READ_FOR_COMPUTING = ("type", "content", "script")
@@ -56,39 +55,6 @@ class ScriptAnalysis:
 
     analysis: Analysis
     problems: Sequence[Problem]
-
-
-@dataclass(frozen=True, slots=True)
-class ScriptTest:
-    """A script to try out, as it would run in a turn with that persona, session and message."""
-
-    script: str
-    content: str = ""
-    persona_id: PersonaId | None = None
-    session_id: SessionId | None = None
-    message: str | None = None
-    run_ai: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ScriptTestResult:
-    """What a script that was tried out did."""
-
-    outputs: Mapping[str, Any]
-    resolved_content: str
-    printed: str
-    logs: Sequence[str]
-    calls: int
-    error: ScriptError | None
-    duration_ms: float
-
-
-class ModuleTester(Protocol):
-    """Runs scripts without any consequence."""
-
-    async def test(self, owner_id: UserId, test: ScriptTest) -> ScriptTestResult:
-        """Run the script and write nothing. Raises `NotFound` for a persona or session that is not the owner's."""
-        ...
 
 
 class ModuleService:

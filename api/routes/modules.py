@@ -5,8 +5,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from api.dependencies import CurrentUser, ExpectedVersion, Modules, takes_json
+from api.dependencies import CurrentUser, ExpectedVersion, Lab, Modules, takes_json
 from api.routes.responses import problems
+from api.schemas.lab import ScriptTrial, TriedScript
 from api.schemas.model import Text
 from api.schemas.modules import Functions, Module, ModuleCreate, ModulePage, ModuleUpdate, ScriptFindings, ScriptSource
 from api.schemas.pages import Before, Limit, cursor_of, link_next
@@ -56,6 +57,12 @@ async def list_plugin_functions(user: CurrentUser) -> Functions:
 async def analyze_script(body: ScriptSource, user: CurrentUser, modules: Modules) -> ScriptFindings:
     """Read a script, and say what it does and what is wrong with it. It is not run."""
     return ScriptFindings.of(await modules.analyse(body.script))
+
+
+@router.post("/test-script", operation_id="testScript", responses=problems(404, 429, 504, changes=True))
+async def test_script(body: ScriptTrial, user: CurrentUser, lab: Lab) -> TriedScript:
+    """Run a script as a turn would, and say what it did. Nothing is stored."""
+    return TriedScript.of(await lab.try_script(body.script, body.content, body.scene(user), run_ai=body.run_ai))
 
 
 @router.get("/{module_id}", operation_id="getModule", responses=problems(404))

@@ -19,6 +19,7 @@ _MEANINGS = {
     429: "Too much at once; Retry-After says how long to wait.",
     500: "The service failed.",
     503: "The service cannot do it just now; Retry-After says when to try again.",
+    504: "It took too long.",
 }
 _ANY_REQUEST = (400, 422, 500, 503)
 _ANY_CHANGE = (403, 413, 415)

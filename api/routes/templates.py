@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from api.dependencies import CurrentUser, Templates, takes_json
+from api.dependencies import CurrentUser, Lab, Templates, takes_json
 from api.routes.responses import problems
+from api.schemas.lab import ResolvedTemplate, TemplateTrial
 from api.schemas.model import Text
 from api.schemas.pages import Before, Limit, cursor_of, link_next
 from api.schemas.templates import AvailableModule, AvailableModules, TemplateFindings, TemplateSource
@@ -18,6 +19,14 @@ router = APIRouter(prefix="/api/templates", tags=["templates"], dependencies=[De
 async def validate_template(body: TemplateSource, user: CurrentUser, templates: Templates) -> TemplateFindings:
     """Say which modules a template names, and what would not work."""
     return TemplateFindings.of(await templates.validate(user, body.template, inside=body.inside))
+
+
+@router.post("/resolve", operation_id="resolveTemplate", responses=problems(404, 429, 504, changes=True))
+async def resolve_template(body: TemplateTrial, user: CurrentUser, lab: Lab) -> ResolvedTemplate:
+    """Make the system prompt of a turn out of a template, and say how it came about. Nothing is stored."""
+    return ResolvedTemplate.of(
+        await lab.resolve(body.template, body.scene(user), run_scripts=body.run_scripts, run_ai=body.run_ai)
+    )
 
 
 @router.get("/modules/available", operation_id="listAvailableModules", responses=problems())

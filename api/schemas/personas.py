@@ -120,7 +120,7 @@ class PersonaDetails(Persona):
     @classmethod
     def reviewed(cls, found: ReviewedPersona) -> Self:
         """What a client sees of it."""
-        return cls(**_seen(found.persona), warnings=warnings_of(found.template))
+        return cls(**_seen(found.persona), warnings=warnings_of(found.template.warnings))
 
 
 def _seen(record: PersonaRecord) -> dict[str, Any]:

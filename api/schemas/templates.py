@@ -1,5 +1,6 @@
 """Templates over REST."""
 
+from collections.abc import Iterable
 from typing import Annotated, Self
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from api.schemas.model import Answer, Body, Text, at_most
 from api.schemas.modules import ModuleName
 from api.schemas.pages import Page
 from db.records import ExecutionContext, ModuleRecord, ModuleType
+from services.prompt.expansion import Warned
 from services.prompt.planning import Validation
 
 
@@ -50,16 +52,15 @@ class TemplateFindings(Answer):
             missing_modules=list(found.missing_modules),
             invalid_module_names=list(found.invalid_module_names),
             cycles=[list(cycle) for cycle in found.cycles],
-            warnings=warnings_of(found),
+            warnings=warnings_of(found.warnings),
             error=found.error,
         )
 
 
-def warnings_of(found: Validation) -> list[TemplateWarning]:
+def warnings_of(warnings: Iterable[Warned]) -> list[TemplateWarning]:
     """What a client sees of the warnings."""
     return [
-        TemplateWarning(kind=one.kind, source=one.source, inside=one.inside, message=one.message)
-        for one in found.warnings
+        TemplateWarning(kind=one.kind, source=one.source, inside=one.inside, message=one.message) for one in warnings
     ]
 
 

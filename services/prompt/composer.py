@@ -21,11 +21,10 @@ from services.prompt.planning import Plan, plan
 from services.prompt.template import parse
 from services.prompt.triggers import InvalidTrigger, Trigger, TriggerSet
 from services.prompt.turn import HostFor, Said, ScriptTimes, Turn, TurnFacts
-from services.prompt.view import TurnView
 from services.runs.active import ActiveRun
 from services.runs.events import StageUpdate
 from services.scripts.sandbox import Sandbox
-from services.scripts.types import ScriptHost, ScriptLimits
+from services.scripts.types import ScriptLimits
 
 _LOOKED_AT = 400
 """Messages that are looked at for the newest ones of the user."""
@@ -78,12 +77,7 @@ class Composer:
         facts = await self.facts(run.record, casting, casting.template)
         async with self.turn(facts) as turn:
             planned = planned_for(turn, casting.template)
-            in_second = [name for name in planned.waits_for if _asks_a_model(facts.modules[name])]
-            in_first = [name for name in planned.waits_for if name not in in_second]
-            await self._stage(run, 1, turn, planned, in_first)
-            turn.prompt = built_from(turn, planned, in_first).text if in_second else ""
-            await self._stage(run, 2, turn, planned, in_second)
-            built = built_from(turn, planned, planned.waits_for)
+            built = await build_in_stages(turn, planned, run.emit)
             await keep(turn, self._results, self._variables)
             trace = await self.trace(turn, planned, built)
         await self._store_trace(run.record, casting, built.text, trace)
@@ -97,12 +91,16 @@ class Composer:
         *,
         reply: str | None = None,
         said_before: Sequence[str] = (),
+        unsaved: Sequence[ModuleRecord] = (),
     ) -> TurnFacts:
-        """Everything about a turn that is read before a module speaks; `said_before` go before the stored messages."""
+        """Everything about a turn that is read before a module speaks.
+
+        `said_before` go before the stored messages, and `unsaved` modules before stored ones of their names.
+        """
         turns: int = record.request["turns"]
         names = [*parse(template).references, *mentions(said_before), *record.request.get("mentions", ())]
         attached = casting.persona.module_ids if casting.persona else []
-        modules = await self._closure(record, names, attached)
+        modules = await self._closure(record, names, attached, unsaved)
         if not modules:
             return TurnFacts(record, casting, {}, {}, {}, [], {}, turns, reply)
         depth = max(turns, *(module.trigger_depth for module in modules.values()))
@@ -127,48 +125,39 @@ class Composer:
             () if reply is None else triggers.matching([reply]).keys(),
         )
 
-    def turn(self, facts: TurnFacts, around_host: Callable[[ScriptHost], ScriptHost] = lambda host: host) -> Turn:
-        """A turn over these facts; `async with` it."""
-
-        def host_for(view: TurnView) -> ScriptHost:
-            return around_host(self._host_for(view))
-
-        return Turn(facts, self._sandbox, host_for, limits=self._limits, times=self._times)
+    def turn(self, facts: TurnFacts, host_for: HostFor | None = None) -> Turn:
+        """A turn over these facts, whose scripts may have a host of another kind; `async with` it."""
+        return Turn(facts, self._sandbox, host_for or self._host_for, limits=self._limits, times=self._times)
 
     async def _closure(
-        self, record: RunRecord, names: Sequence[str], attached: Sequence[Any]
+        self, record: RunRecord, names: Sequence[str], attached: Sequence[Any], unsaved: Sequence[ModuleRecord]
     ) -> dict[str, ModuleRecord]:
-        """The modules with those names or ids, and all that they refer to."""
-        found: dict[str, ModuleRecord] = {}
-        wanted, ids = set(names), attached
+        """The unsaved modules, those with the names or ids, and all that they refer to."""
+        found = {module.name: module for module in unsaved}
+        wanted, ids = {*names, *(name for module in unsaved for name in _used_by(module))} - found.keys(), attached
         for _ in range(DEEPEST + 1):
             if not wanted and not ids:
                 break
             modules = await self._modules.get_by_names(record.owner_id, wanted, ids=ids)
-            found.update({module.name: module for module in modules})
+            found = {module.name: module for module in modules} | found
             wanted, ids = {name for module in modules for name in _used_by(module)} - found.keys(), ()
         return found
-
-    async def _stage(self, run: ActiveRun, stage: int, turn: Turn, planned: Plan, names: Collection[str]) -> None:
-        """Let the stage's modules speak side by side, each after those that it refers to."""
-        run.emit(StageUpdate.began(stage))
-        await speak_all(turn, planned, names)
-        said = turn.finished()
-        run.emit(StageUpdate.ended(stage, tuple(status_of(name, said[name]) for name in names)))
 
     async def trace(self, turn: Turn, planned: Plan, built: Built) -> dict[str, Any]:
         """Why each module spoke or not, and what it takes of the prompt."""
         said = turn.finished()
         texts = {insertion.module: insertion.text for insertion in built.insertions}
         asked = dict.fromkeys((*planned.waits_for, *said))  # those that only a script ran come last
-        modules = [await self._entry(name, said[name], texts.get(name, "")) for name in asked]
+        known = turn.facts.modules
+        modules = [await self._entry(known[name], said[name], texts.get(name, "")) for name in asked]
         unknown = [{"module": name, "state": "unknown", "why": "there is no such module"} for name in planned.unknown]
         warnings = [warned.message for warned in dict.fromkeys((*planned.warnings, *built.warnings))]
         return {"modules": [*modules, *unknown], "warnings": warnings}
 
-    async def _entry(self, name: str, said: Said, text: str) -> dict[str, Any]:
+    async def _entry(self, module: ModuleRecord, said: Said, text: str) -> dict[str, Any]:
         return {
-            "module": name,
+            "module": module.name,
+            "version": module.version,
             "state": said.state,
             "why": said.why,
             "characters": len(text),
@@ -210,6 +199,38 @@ def _compiled(pattern: str | None) -> Trigger | None:
 def planned_for(turn: Turn, template: str) -> Plan:
     """What a template and the modules beside it use in this turn. Raises `PromptTooLarge`."""
     return plan(parse(template), _attached(turn.facts), turn.lookup)
+
+
+async def build_in_stages(turn: Turn, planned: Plan, show: Callable[[StageUpdate], None]) -> Built:
+    """Let all modules speak, those that ask a model after the others, and show both stages. Raises `PromptTooLarge`."""
+    in_first, in_second = _staged(turn, planned)
+    await _stage(turn, planned, 1, in_first, show)
+    turn.prompt = built_from(turn, planned, in_first).text if in_second else ""
+    await _stage(turn, planned, 2, in_second, show)
+    return built_from(turn, planned, planned.waits_for)
+
+
+async def first_stage(turn: Turn, template: str) -> str:
+    """The prompt as those see it whose scripts ask a model. Raises `PromptTooLarge`."""
+    planned = planned_for(turn, template)
+    in_first, _ = _staged(turn, planned)
+    await speak_all(turn, planned, in_first)
+    return built_from(turn, planned, in_first).text
+
+
+def _staged(turn: Turn, planned: Plan) -> tuple[list[str], list[str]]:
+    in_second = [name for name in planned.waits_for if _asks_a_model(turn.facts.modules[name])]
+    return [name for name in planned.waits_for if name not in in_second], in_second
+
+
+async def _stage(
+    turn: Turn, planned: Plan, stage: int, names: Collection[str], show: Callable[[StageUpdate], None]
+) -> None:
+    """Let the stage's modules speak side by side, each after those that it refers to."""
+    show(StageUpdate.began(stage))
+    await speak_all(turn, planned, names)
+    said = turn.finished()
+    show(StageUpdate.ended(stage, tuple(status_of(name, said[name]) for name in names)))
 
 
 async def speak_all(turn: Turn, planned: Plan, names: Collection[str]) -> None:

@@ -1,143 +1,241 @@
 """Trying prompts and scripts out: with the machinery of a turn, but nothing is stored."""
 
-from collections.abc import Mapping
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from db.ids import MessageId, ModuleId, PersonaId, RunId, SessionId, UserId, new_id
-from db.records import ModuleRecord, RunRecord
+from db.ids import MemoryId, MessageId, ModuleId, PersonaId, RunId, SessionId, UserId, new_id
+from db.records import MemoryRecord, ModuleRecord, RunRecord
+from db.stores.memories import MemoryStore
 from services.casting import CastingOffice
-from services.prompt.composer import Composer, Prompt, built_from, planned_for, speak_all
-from services.prompt.turn import Said, TurnFacts
-from services.scripts.analysis import analyse
-from services.scripts.types import ScriptHost
+from services.errors import RunTimedOut, TooManyRequests
+from services.prompt.composer import Composer, build_in_stages, first_stage, planned_for
+from services.prompt.expansion import Warned
+from services.prompt.template import parse
+from services.prompt.turn import HostFor, TurnFacts
+from services.prompt.view import TurnView
+from services.scripts.analysis import Analysis, analyse
+from services.scripts.types import ScriptHost, ScriptResult
 from services.scripts.values import Json
 
-TRIED = "tried"
-"""The name of a module that has not been saved."""
+STAND_IN = "[no model was asked]"
+"""What a script is answered where no model is to be asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The turn in which something is tried: whose, with which persona, in which session, after which words."""
+    """The turn in which something is tried: whose, with which persona, in which session, after which words.
+
+    Without words, those that the user said last in the session.
+    """
 
     owner_id: UserId
     persona_id: PersonaId | None = None
     session_id: SessionId | None = None
-    message: str = ""
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabLimits:
+    """What trying out may take."""
+
+    seconds: float = 60
+    at_once: int = 4
+    """Per owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A template as the system prompt of a turn. `modules` are those whose text stands in it, in its order."""
+
+    text: str
+    warnings: tuple[Warned, ...]
+    modules: tuple[str, ...]
+    trace: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What a script did, and the text that its module would have given."""
+    """What a script did, and the text that its module would have given; empty if the script failed."""
 
-    said: Said
+    result: ScriptResult
     content: str
 
 
 class PromptLab:
     """Resolves templates and runs scripts as a turn would."""
 
-    def __init__(self, composer: Composer, casting: CastingOffice) -> None:
+    def __init__(
+        self, composer: Composer, casting: CastingOffice, host_for: HostFor, limits: LabLimits | None = None
+    ) -> None:
+        """`host_for`: hosts under whose hands nothing is stored, such as those with `UnkeptMemories`."""
         self._composer = composer
         self._casting = casting
+        self._host_for = host_for
+        self._limits = limits or LabLimits()
+        self._busy = Counter[UserId]()
 
-    async def resolve(self, template: str, scene: Scene, *, run_scripts: bool, run_ai: bool) -> Prompt:
-        """The template as the system prompt of such a turn. Raises `NotFound` and `PromptTooLarge`."""
-        facts = await self._facts(template, scene)
-        modules = {name: _restrained(module, run_scripts, run_ai) for name, module in facts.modules.items()}
-        async with self._composer.turn(replace(facts, modules=modules), Rehearsal) as turn:
-            planned = planned_for(turn, template)
-            await speak_all(turn, planned, planned.waits_for)
-            built = built_from(turn, planned, planned.waits_for)
-            trace = await self._composer.trace(turn, planned, built)
-        return Prompt(built.text, turn.usage, trace)
+    def limited(self, limits: LabLimits) -> "PromptLab":
+        """The same lab with other limits."""
+        return PromptLab(self._composer, self._casting, self._host_for, limits)
+
+    async def resolve(self, template: str, scene: Scene, *, run_scripts: bool, run_ai: bool) -> Resolved:
+        """The template as the system prompt of such a turn.
+
+        Raises `NotFound`, `UnknownProvider`, `PromptTooLarge`, `TooManyRequests` and `RunTimedOut`.
+        """
+        async with self._room(scene.owner_id):
+            facts = await self._facts(template, scene)
+            facts = replace(facts, held_back=_held_back(facts, run_scripts, run_ai))
+            async with self._composer.turn(facts, self._host(run_ai)) as turn:
+                planned = planned_for(turn, template)
+                built = await build_in_stages(turn, planned, lambda _: None)
+                trace = await self._composer.trace(turn, planned, built)
+        warnings = tuple(dict.fromkeys((*planned.warnings, *built.warnings)))
+        return Resolved(built.text, warnings, tuple(one.module for one in built.insertions if one.text), trace)
 
     async def try_script(self, script: str, content: str, scene: Scene, *, run_ai: bool) -> Tried:
-        """Run a script that need not be saved. Raises `NotFound` and `PromptTooLarge`."""
-        module = _unsaved(scene.owner_id, script, content)
-        facts = await self._facts(content, scene)
-        if module.requires_ai and not run_ai:
-            module = replace(module, requires_ai=False)
-        facts = replace(facts, modules={**facts.modules, TRIED: module}, matched={**facts.matched, TRIED: 0})
-        around = Rehearsal if run_ai else WithoutAi
-        async with self._composer.turn(facts, around) as turn:
-            said = await turn.say(TRIED)
-            text = "" if said.error else await turn.render(TRIED)
-        return Tried(said, text)
+        """Run a script that need not be saved, and render its content with what it has set. Raises what `resolve` does.
 
-    async def _facts(self, template: str, scene: Scene) -> TurnFacts:
+        Modules that it runs or names run too.
+        """
+        async with self._room(scene.owner_id):
+            analysis = await asyncio.to_thread(analyse, script)
+            module = _unsaved(scene.owner_id, script, content, analysis, run_ai)
+            facts = await self._facts(None, scene, module)
+            async with self._composer.turn(facts, self._host(run_ai)) as turn:
+                if run_ai and "reflect" in analysis.functions:
+                    turn.prompt = await first_stage(turn, facts.casting.template)
+                said = await turn.say(module.name)
+                text = "" if said.error else await turn.render(module.name)
+        return Tried(said.result or _NOTHING, text)
+
+    async def _facts(self, template: str | None, scene: Scene, *unsaved: ModuleRecord) -> TurnFacts:
+        """`template` stands in place of the persona's."""
         casting, leaf = await self._casting.rehearse(scene.owner_id, scene.persona_id, scene.session_id)
         record = _imagined_run(scene, leaf or MessageId(new_id()))
-        return await self._composer.facts(record, casting, template, said_before=[scene.message])
+        said = [] if scene.message is None else [scene.message]
+        template = casting.template if template is None else template
+        return await self._composer.facts(record, casting, template, said_before=said, unsaved=unsaved)
+
+    def _host(self, run_ai: bool) -> HostFor:
+        return self._host_for if run_ai else lambda view: WithoutAi(self._host_for(view), view)
+
+    @asynccontextmanager
+    async def _room(self, owner_id: UserId) -> AsyncGenerator[None, None]:
+        """A place among those of the owner, for so long as trying may take."""
+        most, seconds = self._limits.at_once, self._limits.seconds
+        if self._busy[owner_id] >= most:
+            raise TooManyRequests(f"{most} prompts and scripts are being tried out already.", retry_after=2, limit=most)
+        self._busy[owner_id] += 1
+        clock = asyncio.timeout(seconds)
+        try:
+            async with clock:
+                yield
+        except TimeoutError:
+            # Any other one is somebody else's.
+            if not clock.expired():
+                raise
+            raise RunTimedOut(f"Trying it out took longer than {seconds:g} s.") from None
+        except ExceptionGroup as together:  # modules speak side by side; the first that broke tells why
+            raise together.exceptions[0] from together
+        finally:
+            self._busy -= Counter([owner_id])  # forgets those who have nothing under way
 
 
-class Rehearsal:
-    """A host under whose hands nothing is stored."""
+class UnkeptMemories(MemoryStore):
+    """Memories that can be read; new ones are not kept, and none is forgotten."""
 
-    def __init__(self, host: ScriptHost) -> None:
+    async def add(
+        self,
+        memory_id: MemoryId,
+        session_id: SessionId,
+        owner_id: UserId,
+        content: str,
+        *,
+        first_message: int | None = None,
+        last_message: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> MemoryRecord | None:
+        """The memory as it would be kept."""
+        now = datetime.now(UTC)
+        return MemoryRecord(
+            memory_id, session_id, owner_id, content, first_message, last_message, dict(metadata or {}), now
+        )
+
+    async def clear(self, session_id: SessionId, owner_id: UserId) -> int:
+        """How many would be forgotten."""
+        return await self.count(session_id, owner_id)
+
+
+class WithoutAi:
+    """A host that asks no model: scripts get `STAND_IN` for an answer, so that they run on to their end."""
+
+    def __init__(self, host: ScriptHost, view: TurnView) -> None:
         self._host = host
+        self._view = view
 
     async def call(self, name: str, arguments: Mapping[str, Json]) -> Json:
-        """As the real one, but memories are neither kept nor forgotten."""
-        if name == "store_memory":
-            return str(new_id())
-        if name == "clear_memories":
-            return 0
-        return await self._host.call(name, arguments)
+        """As the host; questions to a model are counted and not asked. Raises what the host raises."""
+        if name not in ("generate", "reflect"):
+            return await self._host.call(name, arguments)
+        self._view.begin_generation()
+        return STAND_IN
 
 
-class WithoutAi(Rehearsal):
-    """A rehearsal that asks no model: the answer says so."""
-
-    async def call(self, name: str, arguments: Mapping[str, Json]) -> Json:
-        """As a rehearsal; questions to a model get a stand-in for an answer."""
-        if name in ("generate", "reflect"):
-            return "(what a model would say)"
-        return await super().call(name, arguments)
+_NOTHING = ScriptResult(outputs={}, printed="", logs=(), calls=0, error=None, duration_ms=0)
 
 
-def _restrained(module: ModuleRecord, run_scripts: bool, run_ai: bool) -> ModuleRecord:
-    is_allowed = module.type == "simple" or (run_scripts and (run_ai or not module.requires_ai))
-    return module if is_allowed else replace(module, is_active=False)
+def _held_back(facts: TurnFacts, run_scripts: bool, run_ai: bool) -> dict[str, str]:
+    """Modules that are not to run here, and why. What speaks only after replies has its stored words."""
+    scripts = {
+        name: module
+        for name, module in facts.modules.items()
+        if module.type == "advanced" and module.script.strip() and module.execution_context != "POST_RESPONSE"
+    }
+    if not run_scripts:
+        return dict.fromkeys(scripts, "scripts were not to be run")
+    asking = [name for name, module in scripts.items() if module.requires_ai]
+    return {} if run_ai else dict.fromkeys(asking, "no model was to be asked")
 
 
 def _imagined_run(scene: Scene, leaf: MessageId) -> RunRecord:
-    session_id = scene.session_id or SessionId(new_id())
-    nothing: dict[str, Any] = dict.fromkeys(
-        (
-            "reply_message_id",
-            "interrupt_by",
-            "finish_reason",
-            "error",
-            "usage",
-            "timings",
-            "last_seq",
-            "started_at",
-            "finished_at",
-        )
-    )
     return RunRecord(
         id=RunId(new_id()),
-        session_id=session_id,
+        session_id=scene.session_id or SessionId(new_id()),
         owner_id=scene.owner_id,
-        client_message_id=TRIED,
+        client_message_id="",
         user_message_id=leaf,
+        reply_message_id=None,
         state="running",
         request={"turns": 1},
+        interrupt_by=None,
+        finish_reason=None,
+        error=None,
+        usage=None,
+        timings=None,
         first_seq=0,
+        last_seq=None,
         created_at=datetime.now(UTC),
-        **nothing,
+        started_at=None,
+        finished_at=None,
     )
 
 
-def _unsaved(owner_id: UserId, script: str, content: str) -> ModuleRecord:
+def _unsaved(owner_id: UserId, script: str, content: str, analysis: Analysis, run_ai: bool) -> ModuleRecord:
+    refers_to = list(parse(content).references)
+    name = "tried"
+    while name in refers_to or name in analysis.references:
+        name += "_"
     now = datetime.now(UTC)
     return ModuleRecord(
         id=ModuleId(new_id()),
         owner_id=owner_id,
-        name=TRIED,
+        name=name,
         description="",
         type="advanced",
         content=content,
@@ -147,9 +245,9 @@ def _unsaved(owner_id: UserId, script: str, content: str) -> ModuleRecord:
         execution_context="ON_DEMAND",
         timeout_ms=None,
         is_active=True,
-        requires_ai=analyse(script).requires_ai,
-        analysis=None,
-        refers_to=[],
+        requires_ai=analysis.requires_ai and run_ai,
+        analysis={"references": list(analysis.references)},
+        refers_to=refers_to,
         version=1,
         created_at=now,
         updated_at=now,

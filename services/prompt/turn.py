@@ -18,7 +18,7 @@ from services.prompt.planning import plan
 from services.prompt.template import Template, parse
 from services.prompt.view import TurnView
 from services.scripts.sandbox import Sandbox
-from services.scripts.types import ScriptFault, ScriptHost, ScriptLimits
+from services.scripts.types import ScriptFault, ScriptHost, ScriptLimits, ScriptResult
 from services.scripts.values import Json
 
 SILENT = Template(())
@@ -44,6 +44,8 @@ class TurnFacts:
     turns: int = 1
     reply: str | None = None
     matched_by_reply: Collection[str] = ()
+    held_back: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Modules that are not to speak although they would, each with the reason."""
 
     @property
     def user_message(self) -> str:
@@ -71,6 +73,8 @@ class Said:
     variables: Mapping[str, Json] = field(default_factory=dict[str, Json])
     error: Mapping[str, Any] | None = None
     ms: int = 0
+    result: ScriptResult | None = None
+    """All that its script left behind, if one ran."""
 
 
 class Turn:
@@ -114,14 +118,9 @@ class Turn:
         """Why a module has nothing to say in this turn; None if it speaks."""
         if not module.is_active:
             return "it is switched off"
-        if module.execution_context == "ON_DEMAND":
-            return None  # whoever names it wants it
-        if module.execution_context == "POST_RESPONSE" and self.facts.reply is None:
-            return None  # it is asked when the reply is there
-        depth = max(module.trigger_depth, self.facts.turns)
-        if self.facts.matched.get(module.name, depth) < depth or module.name in self.facts.matched_by_reply:
-            return None
-        return "its trigger did not match"
+        if not self._is_called_for(module):
+            return "its trigger did not match"
+        return self.facts.held_back.get(module.name)
 
     async def say(self, name: str, *, asked_by: str | None = None) -> Said:
         """What a module says; it runs when it is first asked. Raises `ScriptFault` if it would wait for itself."""
@@ -195,6 +194,14 @@ class Turn:
             name = following
         return True
 
+    def _is_called_for(self, module: ModuleRecord) -> bool:
+        if module.execution_context == "ON_DEMAND":
+            return True  # whoever names it wants it
+        if module.execution_context == "POST_RESPONSE" and self.facts.reply is None:
+            return True  # it is asked when the reply is there
+        depth = max(module.trigger_depth, self.facts.turns)
+        return self.facts.matched.get(module.name, depth) < depth or module.name in self.facts.matched_by_reply
+
     def _is_for_later(self, module: ModuleRecord) -> bool:
         return module.execution_context == "POST_RESPONSE" and self.facts.reply is None
 
@@ -234,13 +241,18 @@ class Turn:
             error = result.error
             place = {"type": error.type, "message": error.message, "line": error.line, "column": error.column}
             stored = self.facts.results.get(module.id)
-            if stored is None:
-                return Said("failed", Contribution(text=""), error.message, ran=True, error=place)
-            return Said("stale", Contribution(text=stored.text), error.message, ran=True, error=place)
+            state: ModuleState = "failed" if stored is None else "stale"
+            last = Contribution(text="" if stored is None else stored.text)
+            return Said(state, last, error.message, ran=True, error=place, result=result)
         texts = {name: _as_text(value) for name, value in result.outputs.items()}
         text = None if module.content.strip() else "\n".join(texts.values())
         return Said(
-            "spoke", Contribution(text, texts), ran=True, outputs=result.outputs, variables=view.changed_variables()
+            "spoke",
+            Contribution(text, texts),
+            ran=True,
+            outputs=result.outputs,
+            variables=view.changed_variables(),
+            result=result,
         )
 
 
