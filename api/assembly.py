@@ -20,6 +20,7 @@ from db.stores.modules import ModuleStore
 from db.stores.personas import PersonaStore
 from db.stores.post_responses import PostResponseStore
 from db.stores.replicas import ReplicaStore
+from db.stores.run_traces import RunTraceStore
 from db.stores.runs import RunStore
 from db.stores.schema import SchemaStore
 from db.stores.sessions import SessionStore
@@ -34,6 +35,7 @@ from services.memories import MemoryService
 from services.messages import MessageService
 from services.modules import ModuleService
 from services.personas import PersonaService
+from services.prompt.archive import PromptArchive
 from services.prompt.lab import PromptLab
 from services.providers.base import ProviderTimeouts
 from services.providers.registry import Providers, ProviderSettings
@@ -60,6 +62,7 @@ class Services:
     modules: ModuleService
     templates: TemplateService
     lab: PromptLab
+    archive: PromptArchive
     memories: MemoryService
     images: ImageService
     library: LibraryService
@@ -155,6 +158,7 @@ async def open_services(
         modules=module_service,
         templates=templates,
         lab=prompts.lab,
+        archive=PromptArchive(runs=runs, traces=RunTraceStore(database), modules=modules, personas=personas),
         memories=MemoryService(MemoryStore(database), sessions),
         images=images,
         library=LibraryService(LibraryStore(database), module_service, persona_service, images, providers),

@@ -20,6 +20,7 @@ from services.memories import MemoryService
 from services.messages import MessageService
 from services.modules import ModuleService
 from services.personas import PersonaService
+from services.prompt.archive import PromptArchive
 from services.prompt.lab import PromptLab
 from services.providers.registry import Providers
 from services.replies import ReplyService
@@ -73,6 +74,10 @@ def _lab(connection: HTTPConnection) -> PromptLab:
     return services_of(connection).lab
 
 
+def _archive(connection: HTTPConnection) -> PromptArchive:
+    return services_of(connection).archive
+
+
 def _memories(connection: HTTPConnection) -> MemoryService:
     return services_of(connection).memories
 
@@ -113,6 +118,7 @@ Personas = Annotated[PersonaService, Depends(_personas)]
 Modules = Annotated[ModuleService, Depends(_modules)]
 Templates = Annotated[TemplateService, Depends(_templates)]
 Lab = Annotated[PromptLab, Depends(_lab)]
+Archive = Annotated[PromptArchive, Depends(_archive)]
 Memories = Annotated[MemoryService, Depends(_memories)]
 Libraries = Annotated[LibraryService, Depends(_library)]
 Images = Annotated[ImageService, Depends(_images)]

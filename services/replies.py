@@ -104,20 +104,19 @@ class ReplyService:
             is_gone = attachment.resync is not None or attachment.position >= run.first_seq
             yield run, RunFrames(run, None if is_gone else attachment.reader)
 
-    async def run(self, owner_id: UserId, session_id: SessionId, run_id: RunId) -> RunRecord:
-        """What is known of a run. Raises `NotFound`."""
-        run = await self._runs.get(run_id, session_id, owner_id)
-        if run is None:
-            raise NotFound("There is no run with that id in this session.")
-        return run
-
     async def _reply(self, owner_id: UserId, session_id: SessionId, run_id: RunId) -> Reply:
-        run = await self.run(owner_id, session_id, run_id)
+        run = await self._run(owner_id, session_id, run_id)
         said = {message.id: message for message in await self._runs.messages_of(run)}
         question = said.get(run.user_message_id)
         if question is None:
             raise NotFound("The session was deleted.")
         return Reply(run, question, _answer(said, run.reply_message_id))
+
+    async def _run(self, owner_id: UserId, session_id: SessionId, run_id: RunId) -> RunRecord:
+        run = await self._runs.get(run_id, session_id, owner_id)
+        if run is None:
+            raise NotFound("There is no run with that id in this session.")
+        return run
 
 
 def _answer(said: dict[MessageId, MessageRecord], message_id: MessageId | None) -> MessageRecord | None:

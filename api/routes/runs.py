@@ -7,9 +7,9 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse
 from starlette.responses import StreamingResponse
 
-from api.dependencies import Chat, CurrentUser, Replies, Sessions, Streams, UntilSent, takes_json
+from api.dependencies import Archive, Chat, CurrentUser, Replies, Sessions, Streams, UntilSent, takes_json
 from api.routes.responses import Responses, problems
-from api.schemas.runs import InterruptAnswer, InterruptRequest, MessageSend, ReplyAnswer, Run
+from api.schemas.runs import InterruptAnswer, InterruptRequest, MessageSend, RenderedPrompt, ReplyAnswer, Run
 from api.streams import resync_event
 from db.ids import RunId, SessionId
 
@@ -78,9 +78,15 @@ async def stream_events(
 
 
 @router.get("/runs/{run_id}", operation_id="getRun", responses=problems(404))
-async def get_run(session_id: UUID, run_id: UUID, user: CurrentUser, replies: Replies) -> Run:
-    """What is known of a run."""
-    return Run.of(await replies.run(user, SessionId(session_id), RunId(run_id)))
+async def get_run(session_id: UUID, run_id: UUID, user: CurrentUser, archive: Archive) -> Run:
+    """What is known of a run, with the prompt that the model was given and how it came about."""
+    return Run.of(*await archive.run(user, SessionId(session_id), RunId(run_id)))
+
+
+@router.post("/runs/{run_id}/render", operation_id="renderRun", responses=problems(404, changes=True))
+async def render_run(session_id: UUID, run_id: UUID, user: CurrentUser, archive: Archive) -> RenderedPrompt:
+    """Make the run's prompt again, of today's templates and of what its scripts said then; say what has changed."""
+    return RenderedPrompt.of(await archive.render(user, SessionId(session_id), RunId(run_id)))
 
 
 def _wants_events(request: Request) -> bool:

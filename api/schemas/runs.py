@@ -7,12 +7,14 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
+from api.schemas.lab import PromptTrace
 from api.schemas.messages import Message
 from api.schemas.model import Answer, Body, Controls, Name, NotNull, Text
 from db.ids import PersonaId
-from db.records import RunRecord, RunState
+from db.records import RunRecord, RunState, RunTraceRecord
 from db.stores.runs import WhenBusy
 from services.chat import Send
+from services.prompt.archive import RECIPE, Rendering
 from services.replies import Reply
 
 _MOST_TURNS = 20
@@ -109,29 +111,55 @@ class Run(Answer):
     started_at: datetime | None
     finished_at: datetime | None
 
+    prompt: str | None = Field(description="What the model was told first; null without a persona, or before that.")
+    trace: PromptTrace | None = Field(description="How the prompt came about.")
+
     @classmethod
-    def of(cls, record: RunRecord) -> Self:
-        """What a client sees of the record."""
-        return cls.model_validate(
-            {
-                "id": record.id,
-                "session_id": record.session_id,
-                "client_message_id": record.client_message_id,
-                "user_message_id": record.user_message_id,
-                "message_id": record.reply_message_id,
-                "state": record.state,
-                "finish_reason": record.finish_reason,
-                "interrupted_by": record.interrupt_by,
-                "error": _of_error(record.error),
-                "usage": record.usage,
-                "timings": record.timings,
-                "first_seq": record.first_seq,
-                "last_seq": record.last_seq,
-                "created_at": record.created_at,
-                "started_at": record.started_at,
-                "finished_at": record.finished_at,
-            }
-        )
+    def of(cls, record: RunRecord, stored: RunTraceRecord | None) -> Self:
+        """What a client sees of the record, and of the prompt that was stored with it."""
+        trace = stored and {name: part for name, part in stored.trace.items() if name != RECIPE}
+        seen = {
+            "id": record.id,
+            "session_id": record.session_id,
+            "client_message_id": record.client_message_id,
+            "user_message_id": record.user_message_id,
+            "message_id": record.reply_message_id,
+            "state": record.state,
+            "finish_reason": record.finish_reason,
+            "interrupted_by": record.interrupt_by,
+            "error": _of_error(record.error),
+            "usage": record.usage,
+            "timings": record.timings,
+            "first_seq": record.first_seq,
+            "last_seq": record.last_seq,
+            "created_at": record.created_at,
+            "started_at": record.started_at,
+            "finished_at": record.finished_at,
+        }
+        return cls.model_validate(seen | {"prompt": stored and stored.prompt, "trace": trace})
+
+
+class PartChange(Answer):
+    """A part of a prompt that has changed since its run."""
+
+    kind: Literal["persona", "module"]
+    name: str
+    was: int | None = Field(description="Its version then; null if there was none.")
+    now: int | None = Field(description="Its version now; null if it is gone.")
+
+
+class RenderedPrompt(Answer):
+    """The prompt of a run, rendered again."""
+
+    prompt: str | None = Field(description="Null if the persona is gone.")
+    is_same: bool = Field(description="It is what the model was told in the run, byte for byte.")
+    changed: list[PartChange]
+
+    @classmethod
+    def of(cls, rendering: Rendering) -> Self:
+        """What a client sees of it."""
+        changed = [PartChange(kind=one.kind, name=one.name, was=one.was, now=one.now) for one in rendering.changed]
+        return cls(prompt=rendering.prompt, is_same=rendering.is_same, changed=changed)
 
 
 class ReplyAnswer(Answer):

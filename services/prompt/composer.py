@@ -15,6 +15,7 @@ from db.stores.variables import VariableStore
 from services.agent.types import Usage
 from services.casting import Casting
 from services.context.tokens import TokenCounter
+from services.prompt.archive import RECIPE, recipe_of
 from services.prompt.building import Built, Contribution, build
 from services.prompt.expansion import DEEPEST
 from services.prompt.planning import Plan, plan
@@ -80,7 +81,7 @@ class Composer:
             built = await build_in_stages(turn, planned, run.emit)
             await keep(turn, self._results, self._variables)
             trace = await self.trace(turn, planned, built)
-        await self._store_trace(run.record, casting, built.text, trace)
+            await self._store_trace(turn, planned, built.text, trace)
         return Prompt(built.text, turn.usage, trace, _after(facts, planned))
 
     async def facts(
@@ -166,9 +167,11 @@ class Composer:
             "error": said.error,
         }
 
-    async def _store_trace(self, record: RunRecord, casting: Casting, prompt: str, trace: Mapping[str, Any]) -> None:
-        if casting.persona is not None:
-            await self._traces.put(record.id, record.owner_id, prompt=prompt, trace=dict(trace))
+    async def _store_trace(self, turn: Turn, planned: Plan, prompt: str, trace: Mapping[str, Any]) -> None:
+        record = turn.facts.record
+        if turn.facts.casting.persona is not None:
+            kept = {**trace, RECIPE: recipe_of(turn, planned)}
+            await self._traces.put(record.id, record.owner_id, prompt=prompt, trace=kept)
 
 
 class TriggerSets:

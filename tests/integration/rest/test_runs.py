@@ -1,0 +1,73 @@
+"""Runs that are over, over REST."""
+
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from tests.fakes.openai_server import OpenAIFake
+from tests.integration.rest.conftest import Stranger
+from tests.integration.rest.reading import problem
+
+
+@pytest.fixture
+async def run(http: httpx2.AsyncClient, model: OpenAIFake) -> dict[str, Any]:
+    """A run of a persona with one module: its path, the module, and what the model was told."""
+    body = {"name": f"style_{uuid4().hex[:12]}", "content": "Be brief."}
+    module = (await http.post("/api/modules", json=body)).json()
+    persona = {"name": f"Ada {uuid4()}", "template": f"Dear @{module['name']} @nobody"}
+    persona_id = (await http.post("/api/personas", json=persona)).json()["id"]
+    session = (await http.post("/api/sessions", json={"persona_id": persona_id})).json()["id"]
+    path = f"/api/sessions/{session}"
+    sent = (await http.post(f"{path}/messages", json={"content": "Hi"})).raise_for_status().json()
+    told = model.requests[0].body["messages"][0]["content"]
+    return {"path": f"{path}/runs/{sent['run_id']}", "module": module, "told": told}
+
+
+async def test_a_run_tells_its_prompt_and_how_it_came_about(http: httpx2.AsyncClient, run: dict[str, Any]) -> None:
+    found = (await http.get(run["path"])).json()
+
+    assert found["prompt"] == run["told"] == "Dear Be brief. @nobody"
+    assert set(found["trace"]) == {"modules", "warnings"}
+    style, nobody = found["trace"]["modules"]
+    assert (style["module"], style["version"], style["state"]) == (run["module"]["name"], 1, "spoke")
+    assert (nobody["module"], nobody["version"], nobody["state"]) == ("nobody", None, "unknown")
+    assert found["trace"]["warnings"] == ["There is no module nobody."]
+
+
+async def test_a_run_without_a_persona_has_neither(http: httpx2.AsyncClient, session_id: str) -> None:
+    sent = (await http.post(f"/api/sessions/{session_id}/messages", json={"content": "Hi"})).json()
+    path = f"/api/sessions/{session_id}/runs/{sent['run_id']}"
+
+    found = (await http.get(path)).json()
+
+    assert (found["prompt"], found["trace"]) == (None, None)
+    problem(await http.post(f"{path}/render"), 404, "not_found")
+
+
+async def test_a_prompt_is_rendered_again_or_it_is_said_what_has_changed(
+    http: httpx2.AsyncClient, run: dict[str, Any]
+) -> None:
+    path, module = f"{run['path']}/render", run["module"]
+
+    same = (await http.post(path)).json()
+    await http.patch(f"/api/modules/{module['id']}", json={"content": "Be long."})
+    other = (await http.post(path)).json()
+
+    assert same == {"prompt": run["told"], "is_same": True, "changed": []}
+    assert (other["prompt"], other["is_same"]) == ("Dear Be long. @nobody", False)
+    assert other["changed"] == [{"kind": "module", "name": module["name"], "was": 1, "now": 2}]
+
+
+async def test_a_run_is_found_only_in_its_session_and_by_its_owner(
+    http: httpx2.AsyncClient, run: dict[str, Any], session_id: str, stranger: Stranger
+) -> None:
+    run_id = run["path"].rpartition("/")[2]
+    for path in (
+        f"/api/sessions/{session_id}/runs/{run_id}",
+        f"/api/sessions/{stranger.session_id}/runs/{stranger.run_id}",
+        f"/api/sessions/{session_id}/runs/{stranger.run_id}",
+    ):
+        problem(await http.get(path), 404, "not_found")
+        problem(await http.post(f"{path}/render"), 404, "not_found")
