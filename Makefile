@@ -20,7 +20,7 @@ RUNTIME := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/runtime.stamp)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run chat migrate dev test check format bench interop env-example lock clean
+.PHONY: help setup run chat migrate dev test check format bench interop env-example guide lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -64,6 +64,9 @@ interop: $(DEV) ## Test against a model server that others wrote (compiled once 
 
 env-example: $(RUNTIME) ## Write .env.example from the settings model
 	@$(PY) -m api.env_example > .env.example.new && mv .env.example.new .env.example
+
+guide: $(RUNTIME) ## Write the tables of docs/writing-modules.md from the sources
+	@$(PY) -m api.guide
 
 lock: $(UV) ## Resolve dependencies again; UPGRADE=--upgrade takes newer versions
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt

@@ -13,6 +13,7 @@ from db.ids import LOCAL_OWNER, ReplicaId, new_id
 from db.migrate import read_migrations
 from db.pool import Database
 from db.stores.events import EventStore
+from db.stores.first_run import FirstRunStore
 from db.stores.library import LibraryStore
 from db.stores.memories import MemoryStore
 from db.stores.messages import MessageStore
@@ -28,6 +29,7 @@ from db.stores.users import UserStore
 from services.casting import CastingOffice
 from services.chat import ChatLimits, ChatService
 from services.context.tokens import TokenCounter
+from services.first_run.welcome import Welcome
 from services.health import HealthService
 from services.images import ImageLimits, ImageService
 from services.library import LibraryService
@@ -100,6 +102,8 @@ async def open_services(
     images = ImageService(settings.data_dir / "images", _image_limits(settings))
     module_service = ModuleService(modules, await stack.enter_async_context(ScriptChecker()))
     persona_service = PersonaService(personas, modules, templates, images, providers)
+    if settings.first_run_content:
+        await Welcome(FirstRunStore(database)).greet(LOCAL_OWNER)
     feeds = Feeds(events)
     journal = Journal(
         events,
@@ -108,7 +112,7 @@ async def open_services(
         pending_characters=settings.journal.pending_bytes,
     )
     casting = CastingOffice(sessions, personas, providers)
-    prompts = await open_prompts(database, providers, tokens, casting, stack)
+    prompts = await open_prompts(database, providers, tokens, casting, settings.sandbox, stack)
     replica_id = ReplicaId(new_id())
     afterwork = Afterwork(
         responder=responder or prompts.after,

@@ -1,8 +1,11 @@
 """What composes prompts: the part of the assembly that knows modules, scripts and their stores."""
 
+import asyncio
+import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from api.settings import SandboxLimits
 from db.pool import Database
 from db.stores.memories import MemoryStore
 from db.stores.messages import MessageStore
@@ -22,6 +25,9 @@ from services.prompt.view import TurnView
 from services.providers.registry import Providers
 from services.scripts.sandbox import Sandbox
 from services.scripts.types import ScriptHost, ScriptLimits
+from services.scripts.workers import InterpreterMissing
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +40,16 @@ class Prompts:
 
 
 async def open_prompts(
-    database: Database, providers: Providers, tokens: TokenCounter, casting: CastingOffice, stack: AsyncExitStack
+    database: Database,
+    providers: Providers,
+    tokens: TokenCounter,
+    casting: CastingOffice,
+    allowed: SandboxLimits,
+    stack: AsyncExitStack,
 ) -> Prompts:
-    """All on one sandbox, which starts with the first script; `stack` ends it."""
-    sandbox = await stack.enter_async_context(Sandbox(count_tokens=tokens.count))
+    """All on one sandbox, which starts beside everything else; `stack` ends it."""
+    sandbox = await stack.enter_async_context(Sandbox(count_tokens=tokens.count, max_workers=allowed.workers))
+    stack.push_async_callback(_cancel, asyncio.create_task(_start(sandbox)))
     messages = MessageStore(database)
     results, variables, traces = ModuleResultStore(database), VariableStore(database), RunTraceStore(database)
     composer = Composer(
@@ -49,8 +61,13 @@ async def open_prompts(
         tokens=tokens,
         sandbox=sandbox,
         host_for=_hosts(database, providers, MemoryStore(database)),
-        limits=ScriptLimits(),
-        times=ScriptTimes(),
+        limits=ScriptLimits(
+            cpu_seconds=allowed.cpu_seconds,
+            memory_bytes=allowed.memory_mib * 1024 * 1024,
+            recursion=allowed.recursion,
+            host_calls=allowed.host_calls,
+        ),
+        times=ScriptTimes(allowed.timeout_ms, allowed.ai_timeout_ms),
     )
     after = AfterReply(composer, casting, messages=messages, results=results, variables=variables, traces=traces)
     lab = PromptLab(composer, casting, _hosts(database, providers, UnkeptMemories(database)))
@@ -64,3 +81,15 @@ def _hosts(database: Database, providers: Providers, memories: MemoryStore) -> H
         return TurnHost(view, messages=messages, memories=memories, sessions=sessions, providers=providers)
 
     return host_for
+
+
+async def _start(sandbox: Sandbox) -> None:
+    try:
+        _log.info("scripts run in processes that are %s", await sandbox.start())
+    except InterpreterMissing as missing:
+        _log.error("modules with scripts will fail: %s", missing.message)
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -144,6 +144,25 @@ class Context(_Group):
     """Tokens kept free for the reply."""
 
 
+class SandboxLimits(_Group):
+    """What the script of a module may use up in one run."""
+
+    cpu_seconds: Seconds = 0.5
+    """Computing; waiting for a model is not counted."""
+    timeout_ms: PositiveInt = 2_000
+    """In all, for scripts that ask no model and whose module says nothing else."""
+    ai_timeout_ms: PositiveInt = 30_000
+    """The same for scripts that ask one."""
+    memory_mib: PositiveInt = 32
+    """Memory of the interpreter."""
+    recursion: PositiveInt = 200
+    """Calls within calls."""
+    host_calls: PositiveInt = 500
+    """Calls of ctx."""
+    workers: PositiveInt = 64
+    """Scripts that may run at once in all conversations together; further ones wait."""
+
+
 class Settings(BaseSettings):
     """The settings of one process. Made by `load_settings`."""
 
@@ -176,6 +195,8 @@ class Settings(BaseSettings):
     """Further names under which browsers reach this service, separated by commas."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
     """How much to tell: debug, info, warning or error."""
+    first_run_content: bool = True
+    """Give an owner who has made nothing yet a persona with some modules to look at. It happens once."""
 
     default_provider: Annotated[Literal["openai", "azure", "ollama", "demo"] | None, BeforeValidator(_lower)] = None
     """Which of the model servers answers when nobody chose; otherwise the first that is found."""
@@ -208,6 +229,7 @@ class Settings(BaseSettings):
     timeouts: Timeouts = Timeouts()
     journal: Journal = Journal()
     context: Context = Context()
+    sandbox: SandboxLimits = SandboxLimits()
 
     @field_validator("auth_mode", mode="before")
     @classmethod

@@ -10,6 +10,7 @@ import time
 import uvloop
 
 from benchmarks import (
+    composing,
     durability,
     history,
     interrupt,
@@ -36,6 +37,7 @@ _BENCHMARKS = {
     "scripts": scripts,
     "templates": templates,
     "triggers": triggers,
+    "composing": composing,
 }
 
 

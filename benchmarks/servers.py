@@ -90,6 +90,7 @@ async def service(
         "OPENAI_API_KEY": "none",
         "OPENAI_DEFAULT_MODEL": "0x1",
         "LOG_LEVEL": "warning",
+        "FIRST_RUN_CONTENT": "false",
     }
     command = [sys.executable, "-m", "api"]
     async with running(command, home=home, settings=environment | _PLENTY | (settings or {})) as process:

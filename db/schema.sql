@@ -2,7 +2,8 @@
 CREATE TABLE users (
     id uuid PRIMARY KEY,
     display_name text NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now(),
+    welcomed_at timestamptz
 );
 
 CREATE TABLE personas (

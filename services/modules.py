@@ -156,9 +156,13 @@ class ModuleService:
         found = await self.analyse(script)
         if found.problems:
             raise InvalidScript(found.problems)
-        analysis = found.analysis
-        told = {name: list(getattr(analysis, name)) for name in ("functions", "outputs", "references")}
-        return {"requires_ai": type == "advanced" and analysis.requires_ai, "analysis": told}
+        return told_by(type, found.analysis)
+
+
+def told_by(type: str, analysis: Analysis) -> dict[str, Any]:
+    """What is stored with a module of what was read from its script."""
+    told = {name: list(getattr(analysis, name)) for name in ("functions", "outputs", "references")}
+    return {"requires_ai": type == "advanced" and analysis.requires_ai, "analysis": told}
 
 
 def _name_taken() -> Conflict:

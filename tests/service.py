@@ -15,10 +15,12 @@ from api.settings import Settings
 from tests.waiting import eventually
 from websocket.transport import guarded
 
+_PLAIN = {"default_provider": "demo", "first_run_content": False}
+
 
 def local_settings(**changes: Any) -> Settings:
     """Settings with those changes, whatever the developer's .env and environment say. Groups are dictionaries."""
-    return Settings(_env_file=None, **({"default_provider": "demo"} | changes))  # pyright: ignore[reportCallIssue]
+    return Settings(_env_file=None, **(_PLAIN | changes))  # pyright: ignore[reportCallIssue]
 
 
 @asynccontextmanager

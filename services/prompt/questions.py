@@ -72,6 +72,9 @@ class AiFunctions:
         return {**kept, **validate_controls(own)}
 
     async def _ask(self, provider: Provider, agent: Agent, message: ChatMessage) -> str:
+        if provider.kind == "demo":
+            # What it says is meant for people; in a prompt it would pass for a model's words.
+            raise ScriptFault("no model is connected, and the demo does not answer scripts")
         answer = _Answer()
         result = await Runner(provider).run(agent, [message], answer)
         if result.usage is not None:

@@ -38,6 +38,7 @@ async def open_replica(
             "openai_api_key": "key",
             "openai_default_model": "fake-small",
             "database_url": None if is_alone else database_url,
+            "first_run_content": False,
             "timeouts": {"lease": 1.0, "drain": 1.0},
             **settings,
         }
@@ -62,7 +63,7 @@ async def session_id(services: Services) -> SessionId:
 async def read_until(attachment: Attachment, type: str, *, count: int = 1) -> list[Frame]:
     """The events that come up to and with the `count`-th one of that type."""
     frames: list[Frame] = []
-    while count:
+    while count > 0:
         for frame in await attachment.reader.next():
             frames.append(frame)
             count -= frame.type == type

@@ -26,9 +26,15 @@ async def pool(shared_database_url: str) -> AsyncGenerator[Database, None]:
 
 @pytest.fixture
 async def providers(model: OpenAIFake) -> AsyncGenerator[Providers, None]:
-    """Connections: `openai`, which is `model`, and `demo`."""
+    """Connections: `openai` and `azure`, which are `model`, and `demo`."""
     settings = ProviderSettings(
-        openai_base_url=model.url, openai_api_key="sk-test", openai_default_model="fake-small", demo_word_delay=0
+        openai_base_url=model.url,
+        openai_api_key="sk-test",
+        openai_default_model="fake-small",
+        azure_endpoint=model.root,
+        azure_api_key="azure-test",
+        azure_deployment="deployed",
+        demo_word_delay=0,
     )
     providers = Providers(settings)
     yield providers

@@ -2,12 +2,14 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 
 from db.pool import Database
 from services.agent.types import Usage
 from services.errors import InvalidControl, ProviderError, ReplyTooLong, UnknownControl, UnknownProvider
+from services.providers.registry import Providers
 from services.scripts.types import ScriptFault
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Endless, Finish, Hang, Refusal, Status, Text, Thinking, Tokens
@@ -99,10 +101,18 @@ async def test_another_model_gets_the_scripts_controls_alone(scene: Scene, model
 
 
 async def test_another_connection_answers_with_its_own_model(scene: Scene, model: OpenAIFake):
-    answer = await call(scene.host(), "generate", "Hello", provider="demo")
+    await call(scene.host(), "generate", "Hello", provider="azure")
 
-    assert answer
-    assert model.requests == []
+    assert model.requests[0].body["model"] == "deployed"
+
+
+@pytest.mark.parametrize("question", ["generate", "reflect"])
+async def test_the_demo_does_not_pass_for_a_model(scene: Scene, providers: Providers, question: str):
+    sight = scene.sight()
+    sight.casting = replace(sight.casting, provider=providers.get("demo"), model="demo")
+
+    with pytest.raises(ScriptFault, match="no model is connected"):
+        await call(scene.host(sight), question, "Hello")
 
 
 @pytest.mark.parametrize(
