@@ -16,6 +16,7 @@ from tests.acceptance.processes import Service
 
 Event = dict[str, Any]
 
+_TRY_AGAIN = 1013
 _LONG = 40.0
 """Far more than anything here takes on a machine that has other things to do."""
 
@@ -48,12 +49,22 @@ class Client:
         address = service.address.replace("http", "ws", 1)
         query = f"after={self.position}" + (f"&epoch={self.epoch}" if self.epoch else "")
         self._connecting = time.monotonic()
-        self._socket = await connect(f"{address}/ws/chat/{self.session_id}?{query}", open_timeout=_LONG, max_queue=None)
-        start = json.loads(await self._socket.recv())
+        start = await self._start_of(f"{address}/ws/chat/{self.session_id}?{query}")
         assert start["type"] == "session_start"
         assert start["replayed_from"] == self.position, "the past that was seen is not there any more"
         assert self.epoch in (None, start["epoch"])
         self.epoch = start["epoch"]
+
+    async def _start_of(self, address: str) -> Event:
+        """The first frame, as soon as the service does not ask any more to come back later."""
+        async with asyncio.timeout(_LONG):
+            while True:
+                self._socket = await connect(address, open_timeout=_LONG, max_queue=None)
+                try:
+                    return json.loads(await self._socket.recv())
+                except ConnectionClosed as closed:
+                    if closed.rcvd is None or closed.rcvd.code != _TRY_AGAIN:
+                        raise
 
     async def next(self) -> Event:
         """The next frame."""
