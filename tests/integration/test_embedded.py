@@ -102,9 +102,9 @@ async def test_the_directory_may_have_any_name(directory: Path, postgres_binarie
 
 
 async def test_a_name_too_long_for_a_socket_leaves_nothing_in_tmp(directory: Path, postgres_binaries: Binaries) -> None:
-    before = set(Path("/tmp").glob("colloquy-*-*"))
+    before = set(Path("/tmp").glob(f"colloquy-{os.geteuid()}-*"))
     async with EmbeddedPostgres(directory / ("long" * 40), postgres_binaries):
-        (sockets,) = set(Path("/tmp").glob("colloquy-*-*")) - before
+        (sockets,) = set(Path("/tmp").glob(f"colloquy-{os.geteuid()}-*")) - before
         assert sockets.stat().st_mode & 0o777 == 0o700
     assert not sockets.exists()
 
@@ -112,10 +112,10 @@ async def test_a_name_too_long_for_a_socket_leaves_nothing_in_tmp(directory: Pat
 async def test_somebody_elses_directory_in_tmp_is_not_used_for_the_socket(
     directory: Path, postgres_binaries: Binaries
 ) -> None:
-    before = set(Path("/tmp").glob("colloquy-*-*"))
+    before = set(Path("/tmp").glob(f"colloquy-{os.geteuid()}-*"))
     postgres = EmbeddedPostgres(directory / ("long" * 40), postgres_binaries)
     async with postgres:
-        (sockets,) = set(Path("/tmp").glob("colloquy-*-*")) - before
+        (sockets,) = set(Path("/tmp").glob(f"colloquy-{os.geteuid()}-*")) - before
     sockets.mkdir()
     sockets.chmod(0o755)
     try:
