@@ -1,7 +1,5 @@
 """What composes prompts: the part of the assembly that knows modules, scripts and their stores."""
 
-import asyncio
-import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -25,9 +23,6 @@ from services.prompt.view import TurnView
 from services.providers.registry import Providers
 from services.scripts.sandbox import Sandbox
 from services.scripts.types import ScriptHost, ScriptLimits
-from services.scripts.workers import InterpreterMissing
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +42,8 @@ async def open_prompts(
     allowed: SandboxLimits,
     stack: AsyncExitStack,
 ) -> Prompts:
-    """All on one sandbox, which starts beside everything else; `stack` ends it."""
+    """All on one sandbox, which starts with the first script; `stack` ends it."""
     sandbox = await stack.enter_async_context(Sandbox(count_tokens=tokens.count, max_workers=allowed.workers))
-    stack.push_async_callback(_cancel, asyncio.create_task(_start(sandbox)))
     messages = MessageStore(database)
     results, variables, traces = ModuleResultStore(database), VariableStore(database), RunTraceStore(database)
     composer = Composer(
@@ -81,15 +75,3 @@ def _hosts(database: Database, providers: Providers, memories: MemoryStore) -> H
         return TurnHost(view, messages=messages, memories=memories, sessions=sessions, providers=providers)
 
     return host_for
-
-
-async def _start(sandbox: Sandbox) -> None:
-    try:
-        _log.info("scripts run in processes that are %s", await sandbox.start())
-    except InterpreterMissing as missing:
-        _log.error("modules with scripts will fail: %s", missing.message)
-
-
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.wait([task])
