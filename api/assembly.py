@@ -29,6 +29,7 @@ from db.stores.users import UserStore
 from services.casting import CastingOffice
 from services.chat import ChatLimits, ChatService
 from services.context.tokens import TokenCounter
+from services.conversation import ContextLimits, Conversations
 from services.first_run.welcome import Welcome
 from services.health import HealthService
 from services.images import ImageLimits, ImageService
@@ -139,7 +140,7 @@ async def open_services(
         casting=casting,
         composer=prompts.composer,
         personas=personas,
-        messages=messages,
+        conversations=Conversations(messages, tokens, _context_limits(settings)),
         runs=runs,
         events=events,
         journal=journal,
@@ -212,9 +213,11 @@ def _chat_limits(settings: Settings) -> ChatLimits:
         queued_per_session=settings.limits.queued_per_session,
         max_turns=settings.limits.max_turns,
         run_seconds=settings.timeouts.run,
-        default_window=settings.context.default_window,
-        reply_tokens=settings.context.reply_tokens,
     )
+
+
+def _context_limits(settings: Settings) -> ContextLimits:
+    return ContextLimits(settings.context.default_window, settings.context.reply_tokens)
 
 
 def _image_limits(settings: Settings) -> ImageLimits:

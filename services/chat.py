@@ -12,7 +12,6 @@ from uuid import UUID
 from db.ids import MessageId, PersonaId, RunId, SessionId, UserId, new_id
 from db.records import RunRecord
 from db.stores.events import EventStore, NewEvent
-from db.stores.messages import MessageStore
 from db.stores.personas import PersonaStore
 from db.stores.runs import (
     Accepted,
@@ -28,14 +27,13 @@ from db.stores.runs import (
 )
 from services.agent.agent import Agent
 from services.agent.runner import Runner, RunnerResult
-from services.agent.types import ChatMessage, total
+from services.agent.types import total
 from services.casting import Casting, CastingOffice
-from services.context.tokens import MESSAGE_OVERHEAD, TokenCounter
-from services.context.window import ContextItem, DoesNotFit, Window, as_model_messages, fit
+from services.context.tokens import TokenCounter
+from services.conversation import Conversations, RunConversation
 from services.ending import Outcome, in_our_words, last_events, usage_counts
 from services.errors import (
     Conflict,
-    ContextTooLong,
     InvalidRequest,
     NotFound,
     NothingRunning,
@@ -52,7 +50,6 @@ from services.runs.draft import Draft
 from services.runs.engine import RunEngine
 from services.runs.events import (
     AssistantStart,
-    ContextUsage,
     MessageAccepted,
     encode,
     frame_text,
@@ -90,8 +87,6 @@ class ChatLimits:
     queued_per_session: int
     max_turns: int
     run_seconds: float
-    default_window: int
-    reply_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +110,7 @@ class ChatService:
         casting: CastingOffice,
         composer: Composer,
         personas: PersonaStore,
-        messages: MessageStore,
+        conversations: Conversations,
         runs: RunStore,
         events: EventStore,
         journal: Journal,
@@ -131,7 +126,7 @@ class ChatService:
         self._casting = casting
         self._composer = composer
         self._personas = personas
-        self._messages = messages
+        self._conversations = conversations
         self._runs = runs
         self._events = events
         self._journal = journal
@@ -171,8 +166,8 @@ class ChatService:
                 casting = await self._casting.cast(run.record)
                 prompt = await self._composer.compose(run, casting)
                 run.after = prompt.after
-                window = await self._fit(run, casting, prompt.text)
-                result = await self._reply(run, casting, prompt.text, window)
+                conversation = await self._conversations.open(run, casting, prompt.text)
+                result = await self._reply(run, casting, prompt.text, conversation)
             outcome = Outcome(result.reason, total(prompt.usage, result.usage))
         except asyncio.CancelledError:
             outcome = Outcome("interrupted")
@@ -263,54 +258,16 @@ class ChatService:
             raise Conflict("Another message was sent with that client_message_id.", field="client_message_id")
         return accepted
 
-    # --- 3. fit the context ----------------------------------------------------------------------------------------
-
-    async def _fit(self, run: ActiveRun, casting: Casting, prompt: str) -> Window:
-        """The newest messages that fit the model's window beside the prompt and the reply."""
-        limit = await casting.provider.context_window(casting.model, casting.controls) or self._limits.default_window
-        reserve = casting.controls.get("max_tokens") or self._limits.reply_tokens
-        prompt_tokens = await self._tokens.count_message(prompt) if prompt else 0
-        turns = await self._messages.newest_turns(
-            run.record.session_id,
-            run.record.user_message_id,
-            token_budget=max(0, limit - prompt_tokens),
-            overhead=MESSAGE_OVERHEAD,
-        )
-        items = [
-            ContextItem(
-                turn.role,
-                turn.content,
-                turn.token_count + MESSAGE_OVERHEAD,
-                turn.id,
-                interrupted=turn.finish_reason in ("interrupted", "error"),
-            )
-            for turn in turns
-            if turn.content
-        ]
-        try:
-            window = fit(prompt_tokens, items, limit=limit, reserve=reserve, turn=run.record.request["turns"])
-        except DoesNotFit as error:
-            raise ContextTooLong(
-                f"The message and the system prompt need {error.needed} tokens; the model takes {error.limit}.",
-                needed=error.needed,
-                limit=error.limit,
-            ) from error
-        parts = {"system": prompt_tokens, "history": window.tokens - prompt_tokens, "reserve": window.reserve}
-        run.emit(ContextUsage(window.tokens, limit, limit - window.reserve, parts))
-        return window
-
     # --- 4. run the agent ------------------------------------------------------------------------------------------
 
-    async def _reply(self, run: ActiveRun, casting: Casting, prompt: str, window: Window) -> RunnerResult:
+    async def _reply(
+        self, run: ActiveRun, casting: Casting, prompt: str, conversation: RunConversation
+    ) -> RunnerResult:
         """Ask the model and show its answer as it comes."""
         run.emit(AssistantStart(new_id(), casting.persona_id, casting.provider.name, casting.model))
         run.phase = "waiting"
-        controls = dict(casting.controls)
-        if "max_tokens" in controls:
-            controls["max_tokens"] = min(controls["max_tokens"], window.reserve)
-        agent = Agent(casting.model, prompt, controls, max_turns=self._limits.max_turns)
-        messages = [ChatMessage(role, content) for role, content in as_model_messages(window)]
-        return await Runner(casting.provider).run(agent, messages, run)
+        agent = Agent(casting.model, prompt, casting.controls, max_turns=self._limits.max_turns)
+        return await Runner(casting.provider).run(agent, conversation, run)
 
     # --- 5. close the reply, 6. what comes after it ----------------------------------------------------------------
 

@@ -6,7 +6,7 @@ because tools run in a TaskGroup and yielding inside one is unsafe (PEP 789).
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, assert_never, cast
 
@@ -38,6 +38,41 @@ class Sink(Protocol):
     async def room(self) -> None:
         """Wait until more can be shown."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What one call of a model is given, and how many tokens are left for its answer; None leaves that to the model."""
+
+    messages: Sequence[ModelMessage]
+    reply_tokens: int | None = None
+
+
+class Conversation(Protocol):
+    """What is said in a run: what the model is given of it, call after call, and what is added in between."""
+
+    async def window(self) -> Given:
+        """What the next call is given, the newest message last; never more than the model takes."""
+        ...
+
+    async def add(self, said: Sequence[ModelMessage]) -> None:
+        """Take what was said since the last call; when this returns, it is kept."""
+        ...
+
+
+class Spoken:
+    """A conversation that nobody keeps and that fits into any model."""
+
+    def __init__(self, *messages: ModelMessage) -> None:
+        self._messages = list(messages)
+
+    async def window(self) -> Given:
+        """All of it."""
+        return Given(tuple(self._messages))
+
+    async def add(self, said: Sequence[ModelMessage]) -> None:
+        """Remember it until the run is over."""
+        self._messages.extend(said)
 
 
 @dataclass(slots=True)
@@ -88,27 +123,29 @@ class Runner:
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
 
-    async def run(self, agent: Agent, window: Sequence[ModelMessage], sink: Sink) -> RunnerResult:
-        """Answer the newest message of `window`, showing everything in `sink` as it comes.
+    async def run(self, agent: Agent, conversation: Conversation, sink: Sink) -> RunnerResult:
+        """Answer the newest message of the conversation, showing everything in `sink` as it comes.
 
         Raises the `ProviderError`s of `services.errors`. Cancelling closes the provider's stream and the tools.
         """
-        conversation: list[ModelMessage] = [*_instructions(agent), *window]
         usage: said.Usage | None = None
         for _ in range(agent.max_turns):
-            turn = await self._ask(agent, conversation, sink)
+            turn = await self._ask(agent, await conversation.window(), sink)
             usage = turn.usage if usage is None else usage + (turn.usage or said.Usage())
             match decide(turn):
                 case Done(reason):
                     return RunnerResult(reason, usage)
                 case CallTools(calls):
-                    conversation.append(ToolCallMessage("".join(turn.text), calls))
-                    conversation.extend(await _call_all(agent, calls, sink))
+                    await conversation.add([ToolCallMessage("".join(turn.text), calls)])
+                    await conversation.add(await _call_all(agent, calls, sink))
         return RunnerResult("max_turns", usage)
 
-    async def _ask(self, agent: Agent, conversation: Sequence[ModelMessage], sink: Sink) -> ModelTurn:
+    async def _ask(self, agent: Agent, given: Given, sink: Sink) -> ModelTurn:
         request = ModelRequest(
-            agent.model, tuple(conversation), agent.controls, tuple(tool.spec for tool in agent.tools)
+            agent.model,
+            (*_instructions(agent), *given.messages),
+            _within(agent.controls, given.reply_tokens),
+            tuple(tool.spec for tool in agent.tools),
         )
         turn = ModelTurn()
         async with self._provider.stream(request) as events:
@@ -121,6 +158,13 @@ class Runner:
 
 def _instructions(agent: Agent) -> list[ModelMessage]:
     return [ChatMessage("system", agent.instructions)] if agent.instructions else []
+
+
+def _within(controls: Mapping[str, Any], reply_tokens: int | None) -> Mapping[str, Any]:
+    """The controls, asking for no longer an answer than there is room for."""
+    if reply_tokens is None or "max_tokens" not in controls:
+        return controls
+    return {**controls, "max_tokens": min(controls["max_tokens"], reply_tokens)}
 
 
 def _take(event: said.ModelEvent, turn: ModelTurn, sink: Sink) -> None:

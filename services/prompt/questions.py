@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from services.agent.agent import Agent
-from services.agent.runner import Runner
+from services.agent.runner import Runner, Spoken
 from services.agent.types import ChatMessage
 from services.errors import ReplyTooLong
 from services.prompt.view import TurnView
@@ -76,7 +76,7 @@ class AiFunctions:
             # What it says is meant for people; in a prompt it would pass for a model's words.
             raise ScriptFault("no model is connected, and the demo does not answer scripts")
         answer = _Answer()
-        result = await Runner(provider).run(agent, [message], answer)
+        result = await Runner(provider).run(agent, Spoken(message), answer)
         if result.usage is not None:
             self._view.spend(result.usage)
         if result.reason == "refusal":

@@ -9,7 +9,7 @@ import pytest
 
 from services.agent import types as said
 from services.agent.agent import Agent, Tool
-from services.agent.runner import CallTools, Done, ModelTurn, Runner, decide
+from services.agent.runner import CallTools, Done, ModelTurn, Runner, Spoken, decide
 from services.agent.types import (
     ChatMessage,
     Finish,
@@ -107,7 +107,7 @@ def tool(call: Any, name: str = "echo", timeout: float = 5.0) -> Tool:
 
 async def run(model: Provider, *tools: Tool, sink: Shown | None = None, **agent: Any):
     async with asyncio.timeout(5):
-        return await Runner(model).run(Agent("m", "", tools=tools, **agent), HELLO, sink or Shown())
+        return await Runner(model).run(Agent("m", "", tools=tools, **agent), Spoken(*HELLO), sink or Shown())
 
 
 async def echo(arguments: Mapping[str, Any]) -> str:
@@ -151,7 +151,7 @@ async def test_the_model_is_asked_as_the_agent_says():
     model = FakeModel(answer())
     spec = ToolSpec("echo", "Says it again", {"type": "object"})
     agent = Agent("m", "Be brief.", {"seed": 1}, (Tool(spec, echo),))
-    await Runner(model).run(agent, HELLO, Shown())
+    await Runner(model).run(agent, Spoken(*HELLO), Shown())
     assert model.requests == [
         ModelRequest("m", (ChatMessage("system", "Be brief."), *HELLO), {"seed": 1}, (spec,)),
     ]
