@@ -26,10 +26,10 @@ from pydantic_monty import (
 )
 
 from services.errors import ColloquyError
+from services.hardening import Hardening
 from services.providers.text import clean_text
 from services.scripts.api import PluginFunction, plugin_functions
 from services.scripts.functions import Clock, CountTokens, PureFunctions
-from services.scripts.hardening import Hardening
 from services.scripts.types import ScriptError, ScriptFault, ScriptHost, ScriptLimits, ScriptResult
 from services.scripts.values import Json, plain_text
 from services.scripts.workers import Workers, own_words

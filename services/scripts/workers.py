@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic_monty import AsyncMonty, AsyncMontySession, ResourceLimits
 
 from services.errors import ServerError
-from services.scripts.hardening import Hardening, harden
+from services.hardening import Hardening, Program, harden
 
 GRACE = 0.1
 """Seconds past its time limit after which a process that does not stop by itself is killed."""
@@ -104,7 +104,7 @@ class Workers:
         # Not in a thread, from which a cancelled start would not learn the name.
         directory = tempfile.mkdtemp(prefix="colloquy-scripts-")
         resources.push_async_callback(asyncio.to_thread, shutil.rmtree, directory, ignore_errors=True)
-        self.hardening, command = await harden(_interpreter(), Path(directory))
+        self.hardening, command = await harden(interpreter(), Path(directory))
         pool = await resources.enter_async_context(
             AsyncMonty(
                 binary_path=command,
@@ -126,13 +126,17 @@ def _failed(task: asyncio.Task[AsyncMonty]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
-def _interpreter() -> Path:
-    """The program that came with the package, beside this Python's own, or anywhere on PATH."""
+def interpreter() -> Program:
+    """The program that came with the package, beside this Python's own, or anywhere on PATH.
+
+    Raises:
+        InterpreterMissing: there is no such program.
+    """
     scripts = sysconfig.get_path("scripts")
     found = shutil.which("monty", path=scripts) or shutil.which("monty")
     if not found:
         raise InterpreterMissing
-    return Path(found).absolute()
+    return Program(Path(found).absolute(), inside=Path("/monty"), answer=b"monty")
 
 
 def own_words(message: str) -> str:

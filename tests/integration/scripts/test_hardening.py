@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from services.scripts.hardening import Hardening, harden
+from services.hardening import Hardening, harden
 from services.scripts.sandbox import Sandbox
-from services.scripts.workers import InterpreterMissing
+from services.scripts.workers import InterpreterMissing, interpreter
 from tests.integration.scripts.conftest import four_characters_each
 from tests.integration.scripts.notebook import Notebook
 from tests.integration.scripts.processes import workers
@@ -19,7 +19,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="hardening is Linux's")
 
-MONTY = Path(sysconfig.get_path("scripts")) / "monty"
+MONTY = interpreter()
 
 
 def status(process: int) -> dict[str, str]:
@@ -104,7 +104,7 @@ async def test_a_level_that_does_not_work_is_not_taken(tmp_path: Path, monkeypat
         (shelf / tool).write_text("#!/bin/sh\nexit 1\n")
         (shelf / tool).chmod(0o755)
     monkeypatch.setenv("PATH", str(shelf))
-    assert await harden(MONTY, tmp_path) == (Hardening.NONE, MONTY)
+    assert await harden(MONTY, tmp_path) == (Hardening.NONE, MONTY.binary)
 
 
 ORPHAN = """

@@ -1,8 +1,8 @@
-"""What the operating system adds around a script's process, beneath the interpreter's own walls.
+"""What the operating system adds around a process that works on what strangers sent: a script, a document.
 
-The interpreter knows no files and no network. Should it ever be broken out of, its process has neither: where Linux
-allows it, it runs in a root of its own, without network and privileges, and dies with us. Which of that is to be had
-depends on the machine, so each level is tried out before it is used.
+Such a process needs no network and next to no files. Should what it works on ever take it over, it has neither: where
+Linux allows it, it runs in a root of its own, without network and privileges, and dies with us. Which of that is to be
+had depends on the machine, so each level is tried out before it is used.
 """
 
 import asyncio
@@ -11,13 +11,14 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 PATIENCE = 5.0
 """Seconds for a level to prove that it works here."""
 
-# Address space is not memory: the interpreter reserves far more than it uses, and is itself told how much that may be.
+# Address space is not memory: an interpreter reserves far more than it uses, and is itself told how much that may be.
 _LIMITS = ("--as=4294967296", "--nofile=64", "--core=0", "--fsize=0")
 
 _NAMESPACES = ("--user", "--net", "--ipc", "--uts", "--mount")
@@ -29,7 +30,7 @@ _NOWHERE = "cd / && unset PWD OLDPWD"
 
 
 class Hardening(StrEnum):
-    """How far a script's process is shut in, from the outside."""
+    """How far a process is shut in, from the outside."""
 
     CONTAINED = "contained"
     """Own root directory, no network, no privileges."""
@@ -38,17 +39,32 @@ class Hardening(StrEnum):
     LIMITED = "limited"
     """No new privileges, limited resources."""
     NONE = "none"
-    """A process like any other: only the interpreter's own walls."""
+    """A process like any other: only the program's own walls."""
 
 
-async def harden(binary: Path, directory: Path) -> tuple[Hardening, Path]:
-    """The strongest level that works here, and the command that starts `binary` in it; `directory` must outlive it."""
-    for level, script in await asyncio.to_thread(_wrappers, binary, directory):
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program to be shut in, all that it has to see for its work, and how it shows that it does work."""
+
+    binary: Path
+    inside: Path
+    """Where it stands in a root of its own."""
+    sees: tuple[Path, ...] = ()
+    """Files and directories beside the system's libraries, in their places."""
+    proof: tuple[str, ...] = ("--version",)
+    """What it is asked."""
+    answer: bytes = b""
+    """How it answers, to begin with."""
+
+
+async def harden(program: Program, directory: Path) -> tuple[Hardening, Path]:
+    """The strongest level that works here, and the command that starts it in there; `directory` must outlive it."""
+    for level, script in await asyncio.to_thread(_wrappers, program, directory):
         wrapper = directory / "worker"
         await asyncio.to_thread(_write, wrapper, script)
-        if await _works(wrapper):
+        if await _works(wrapper, program):
             return level, wrapper
-    return Hardening.NONE, binary
+    return Hardening.NONE, program.binary
 
 
 def _write(path: Path, script: str) -> None:
@@ -57,12 +73,12 @@ def _write(path: Path, script: str) -> None:
     path.chmod(0o700)
 
 
-async def _works(wrapper: Path) -> bool:
-    """Whether the interpreter answers from inside."""
+async def _works(wrapper: Path, program: Program) -> bool:
+    """Whether it answers from inside."""
     try:
         process = await asyncio.create_subprocess_exec(
             wrapper,
-            "--version",
+            *program.proof,
             env={},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -79,28 +95,29 @@ async def _works(wrapper: Path) -> bool:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    return process.returncode == 0 and said.startswith(b"monty")
+    return process.returncode == 0 and said.startswith(program.answer)
 
 
-def _wrappers(binary: Path, directory: Path) -> list[tuple[Hardening, str]]:
-    """Shell scripts that become the interpreter, the strongest first, as far as the tools are there."""
+def _wrappers(program: Program, directory: Path) -> list[tuple[Hardening, str]]:
+    """Shell scripts that become the program, the strongest first, as far as the tools are there."""
     tools = _Tools()
     if sys.platform != "linux" or not tools.has("nice", "prlimit"):
         return []
     wrappers: list[tuple[Hardening, str]] = []
     if tools.has("bwrap"):
-        wrappers.append((Hardening.CONTAINED, _script(tools, _in_a_bubble(tools, binary))))
+        wrappers.append((Hardening.CONTAINED, _script(tools, _in_a_bubble(tools, program))))
     if tools.has("setpriv", "unshare", "mount", "chroot"):
-        wrappers.append((Hardening.CONTAINED, _script(tools, _in_an_own_root(tools, binary, directory))))
+        wrappers.append((Hardening.CONTAINED, _script(tools, _in_an_own_root(tools, program, directory))))
     if tools.has("setpriv", "unshare"):
         nobody = ("--map-user=65534", "--map-group=65534")
-        offline = [*tools.command("unshare", *_NAMESPACES, *nobody), *tools.command("setpriv", *_POWERLESS, binary)]
+        powerless = tools.command("setpriv", *_POWERLESS, program.binary)
+        offline = [*tools.command("unshare", *_NAMESPACES, *nobody), *powerless]
         wrappers.append((Hardening.OFFLINE, _script(tools, offline)))
     if tools.has("setpriv"):
         nobody = ("--reuid=65534", "--regid=65534", "--clear-groups")
         # Only root can become nobody, or give up what others do not have.
         powers = ((*_POWERLESS, *nobody), ("--pdeathsig", "KILL", "--no-new-privs"))
-        limited = [tools.command("setpriv", *words, binary) for words in powers]
+        limited = [tools.command("setpriv", *words, program.binary) for words in powers]
         wrappers += [(Hardening.LIMITED, _script(tools, command)) for command in limited]
     return wrappers
 
@@ -119,23 +136,26 @@ class _Tools:
         return [self._paths[name], *map(str, words)]
 
 
-def _in_a_bubble(tools: _Tools, binary: Path) -> list[str]:
-    readable = [("--ro-bind", path.resolve(), path) for path in _libraries()]
+def _in_a_bubble(tools: _Tools, program: Program) -> list[str]:
+    readable = [("--ro-bind", path.resolve(), path) for path in (*_libraries(), *program.sees)]
     return [
         *tools.command("bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
         *("--uid", "65534", "--gid", "65534", "--chdir", "/"),
-        *map(str, itertools.chain(("--ro-bind", binary, "/monty"), *readable)),
-        "/monty",
+        *map(str, itertools.chain(("--ro-bind", program.binary, program.inside), *readable)),
+        str(program.inside),
     ]
 
 
-def _in_an_own_root(tools: _Tools, binary: Path, directory: Path) -> list[str]:
+def _in_an_own_root(tools: _Tools, program: Program, directory: Path) -> list[str]:
     """The same with tools that every Linux has: a shell mounts a few entries, moves in, and gives up its powers."""
     root = directory / "root"
-    inside = {path.relative_to("/"): path for path in _libraries()}
-    inside |= {Path("monty"): binary, Path("setpriv"): Path(tools.command("setpriv")[0])}
+    inside = {path.relative_to("/"): path for path in (*_libraries(), *program.sees)}
+    inside |= {
+        program.inside.relative_to("/"): program.binary,
+        Path("setpriv"): Path(tools.command("setpriv")[0]),
+    }
     mount = shlex.join(tools.command("mount", "--all", "--fstab", _lay_out(root, inside)))
-    enter = shlex.join([*tools.command("chroot", root), "/setpriv", *_POWERLESS, "/monty"])
+    enter = shlex.join([*tools.command("chroot", root), "/setpriv", *_POWERLESS, str(program.inside)])
     build = f'{_NOWHERE}\n{mount} && exec {enter} "$@"'
     return [*tools.command("unshare", *_NAMESPACES, "--map-root-user"), "/bin/sh", "-c", build, "worker"]
 
@@ -145,7 +165,7 @@ def _libraries() -> list[Path]:
 
 
 def _script(tools: _Tools, command: Sequence[str]) -> str:
-    # Scripts give way to everybody's conversations; what their processes say on standard error is not for our log.
+    # They give way to everybody's conversations; what they say on standard error is not for our log.
     limited = [*tools.command("nice", "-n", "5"), *tools.command("prlimit", *_LIMITS), *command]
     return f'#!/bin/sh\n{_NOWHERE}\nexec {shlex.join(limited)} "$@" 2>/dev/null\n'
 
