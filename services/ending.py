@@ -47,7 +47,8 @@ def in_our_words(error: Exception) -> ColloquyError:
             return RunTimedOut()
         case DatabaseError():
             return Unavailable()
-        case ExceptionGroup() if len(error.exceptions) == 1:
+        case ExceptionGroup():
+            # What was done side by side failed together; one fault is enough to be told.
             return in_our_words(error.exceptions[0])
         case _:
             _log.exception("a run failed", exc_info=error)

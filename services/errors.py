@@ -123,6 +123,12 @@ class ReplyTooLong(ModelError):
     retryable = False
 
 
+class UnusableCalls(ModelError):
+    """The model kept asking for tools in a way that cannot be carried out."""
+
+    code = "unusable_calls"
+
+
 # --- the provider's -------------------------------------------------------------------------------------------
 
 

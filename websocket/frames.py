@@ -65,6 +65,19 @@ class InterruptFrame(Frame):
     run_id: UUID | None = None
 
 
+class ApproveFrame(Frame):
+    """Whether a call that waits in `approval_required` may be made, with other arguments if some are given.
+
+    `remember` makes it the session's word for that tool: `approve` for calls to come, `reject` to keep it away.
+    """
+
+    type: Literal["approve"]
+    tool_call_id: str = Field(min_length=1, max_length=200)
+    decision: Literal["approve", "reject"]
+    arguments: dict[str, Any] | None = None
+    remember: bool = False
+
+
 class PingFrame(Frame):
     """Are you there? Answered by `pong`."""
 
@@ -73,7 +86,7 @@ class PingFrame(Frame):
 
 
 ClientFrame = Annotated[
-    AuthenticateFrame | MessageFrame | InterruptFrame | PingFrame,
+    AuthenticateFrame | MessageFrame | InterruptFrame | ApproveFrame | PingFrame,
     Field(discriminator="type"),
 ]
 CLIENT_FRAME: TypeAdapter[ClientFrame] = TypeAdapter(ClientFrame)
@@ -206,8 +219,30 @@ class ToolStartFrame(RunEvent):
     arguments: str
 
 
+class ToolProgressFrame(RunEvent):
+    """How far a call has come, in the tool's own measure."""
+
+    type: Literal["tool_progress"]
+    tool_call_id: str
+    progress: float
+    total: float | None
+    message: str
+
+
+class ApprovalRequiredFrame(RunEvent):
+    """Somebody has to say whether this call may be made: answer with `approve` before `expires_at`."""
+
+    type: Literal["approval_required"]
+    tool_call_id: str
+    name: str
+    server: str | None
+    arguments: str
+    reason: str
+    expires_at: str
+
+
 class ToolDoneFrame(RunEvent):
-    """A tool call ended."""
+    """A tool call ended. Without a `tool_start` before it, nothing was done."""
 
     type: Literal["tool_done"]
     tool_call_id: str
@@ -292,6 +327,8 @@ ServerFrame = Annotated[
     | ThinkingDeltaFrame
     | RefusalDeltaFrame
     | ToolStartFrame
+    | ToolProgressFrame
+    | ApprovalRequiredFrame
     | ToolDoneFrame
     | InterruptedFrame
     | AssistantEndFrame

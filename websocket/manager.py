@@ -22,6 +22,7 @@ from services.runs.feed import JournalGone, PastIsGone
 from websocket.connection import GOING_AWAY, NOT_FOUND, SLOW_READER, TOO_MANY, TRY_AGAIN, Connection, refuse
 from websocket.frames import (
     CLIENT_FRAME,
+    ApproveFrame,
     AuthenticateFrame,
     ClientFrame,
     ErrorFrame,
@@ -220,6 +221,9 @@ class SessionChannel:
             case MessageFrame():
                 self._budget.spend()
                 await self._send(frame)
+            case ApproveFrame():
+                self._budget.spend()
+                raise NotFound("No call with that id waits for a decision.", field="tool_call_id")
             case PingFrame():
                 self._budget.spend()
                 self._push(PongFrame(nonce=frame.nonce))

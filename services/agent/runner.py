@@ -4,21 +4,21 @@ Deciding is pure (`decide`), doing is not. `Runner.run` is a coroutine with a si
 because tools run in a TaskGroup and yielding inside one is unsafe (PEP 789).
 """
 
-import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, assert_never, cast
-
-import orjson
+from typing import Any, Literal, Protocol, assert_never
 
 from services.agent import types as said
-from services.agent.agent import Agent, Tool
-from services.agent.types import ChatMessage, ModelMessage, ModelRequest, ToolCall, ToolCallMessage, ToolResultMessage
+from services.agent.agent import Agent
+from services.agent.calls import Book, Desk, NoBook
+from services.agent.planning import CallPlan, plan_calls
+from services.agent.types import ChatMessage, ModelMessage, ModelRequest, ToolCall, ToolCallMessage
+from services.errors import UnusableCalls
 from services.providers.base import Provider
-from services.runs.events import RefusalDelta, RunEvent, TextDelta, ThinkingDelta, ToolDone, ToolStart
+from services.runs.events import RefusalDelta, RunEvent, TextDelta, ThinkingDelta
 
-_PREVIEW_CHARACTERS = 2_000
+_FAULTY_TURNS = 3
+"""So many turns in a row of which no call can be made are answered to the model; then it is given up."""
 
 RunnerFinish = Literal["stop", "length", "refusal", "max_turns"]
 
@@ -108,8 +108,10 @@ class RunnerResult:
     usage: said.Usage | None
 
 
-def decide(turn: ModelTurn) -> CallTools | Done:
-    """What comes after this answer of the model."""
+def decide(turn: ModelTurn, *, is_last: bool = False) -> CallTools | Done:
+    """What comes after this answer of the model. After the last one there are no more calls, whatever it asks for."""
+    if is_last:
+        return Done("max_turns")
     if turn.calls:
         return CallTools(tuple(turn.calls))
     if turn.refused or turn.finish == "refusal":
@@ -123,28 +125,56 @@ class Runner:
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
 
-    async def run(self, agent: Agent, conversation: Conversation, sink: Sink) -> RunnerResult:
+    async def run(
+        self,
+        agent: Agent,
+        conversation: Conversation,
+        sink: Sink,
+        book: Book | None = None,
+        *,
+        unanswered: Sequence[ToolCall] = (),
+    ) -> RunnerResult:
         """Answer the newest message of the conversation, showing everything in `sink` as it comes.
 
-        Raises the `ProviderError`s of `services.errors`. Cancelling closes the provider's stream and the tools.
+        `unanswered` are the calls with which the conversation ends, if it is gone on with after a pause. A model that
+        has used up its turns or its calls is asked a last time, to conclude without tools.
+
+        Raises `UnusableCalls` and the `ProviderError`s of `services.errors`. Cancelling closes the provider's stream
+        and the tools.
         """
+        tally = _Tally(agent)
+        desk = Desk(agent, sink, book or NoBook())
+        if unanswered:
+            await conversation.add(await desk.call_all(tally.plan(unanswered)))
         usage: said.Usage | None = None
-        for _ in range(agent.max_turns):
-            turn = await self._ask(agent, await conversation.window(), sink)
-            usage = turn.usage if usage is None else usage + (turn.usage or said.Usage())
-            match decide(turn):
+        while True:
+            is_last = tally.begin_turn()
+            turn = await self._ask(
+                agent, await conversation.window(), sink, self._choice(agent, tally, is_last=is_last)
+            )
+            usage = said.total(usage, turn.usage)
+            match decide(turn, is_last=is_last):
                 case Done(reason):
                     return RunnerResult(reason, usage)
                 case CallTools(calls):
-                    await conversation.add([ToolCallMessage("".join(turn.text), calls)])
-                    await conversation.add(await _call_all(agent, calls, sink))
-        return RunnerResult("max_turns", usage)
+                    plan = tally.plan(calls)
+                    await conversation.add([ToolCallMessage("".join(turn.text), plan.calls)])
+                    await conversation.add(await desk.call_all(plan))
 
-    async def _ask(self, agent: Agent, given: Given, sink: Sink) -> ModelTurn:
+    def _choice(self, agent: Agent, tally: "_Tally", *, is_last: bool) -> Mapping[str, Any]:
+        """The controls of a turn. To make a model call a tool, and again and again, would leave it no way to answer."""
+        if not agent.tools or not (is_last or tally.has_called):
+            return agent.controls
+        chosen = {name: value for name, value in agent.controls.items() if name != "tool_choice" or value == "none"}
+        # The tools stay: without them some servers refuse the calls that stand in the conversation.
+        ends = {"tool_choice": "none"} if is_last and "tool_choice" in self._provider.controls else {}
+        return chosen | ends
+
+    async def _ask(self, agent: Agent, given: Given, sink: Sink, controls: Mapping[str, Any]) -> ModelTurn:
         request = ModelRequest(
             agent.model,
             (*_instructions(agent), *given.messages),
-            _within(agent.controls, given.reply_tokens),
+            _within(controls, given.reply_tokens),
             tuple(tool.spec for tool in agent.tools),
         )
         turn = ModelTurn()
@@ -154,6 +184,37 @@ class Runner:
                 if sink.is_full:
                     await sink.room()
         return turn
+
+
+class _Tally:
+    """Counts what a run's model may still do."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._turns = 0
+        self._faulty = 0
+        self._calls: set[str] = set()
+
+    @property
+    def has_called(self) -> bool:
+        """Whether the model has called a tool in this run."""
+        return bool(self._calls)
+
+    def begin_turn(self) -> bool:
+        """Count a turn; whether it is the last, in which there is nothing left but to conclude."""
+        self._turns += 1
+        used_up = len(self._calls) >= self._agent.max_calls
+        return self._turns > 1 and (self._turns >= self._agent.max_turns or used_up)
+
+    def plan(self, calls: Sequence[ToolCall]) -> CallPlan:
+        """What to do about the calls of a turn. Raises `UnusableCalls`."""
+        room = min(self._agent.max_calls_per_turn, self._agent.max_calls - len(self._calls))
+        plan = plan_calls(calls, self._agent.tools, room=room, taken=self._calls)
+        self._faulty = self._faulty + 1 if plan.is_faulty else 0
+        if self._faulty > _FAULTY_TURNS:
+            raise UnusableCalls(tool=plan.calls[0].name)
+        self._calls.update(call.id for call in plan.calls)
+        return plan
 
 
 def _instructions(agent: Agent) -> list[ModelMessage]:
@@ -185,47 +246,3 @@ def _take(event: said.ModelEvent, turn: ModelTurn, sink: Sink) -> None:
             turn.finish = reason
         case _:
             assert_never(event)
-
-
-async def _call_all(agent: Agent, calls: Sequence[ToolCall], sink: Sink) -> list[ToolResultMessage]:
-    """Call the tools side by side; the results stand in the order of the calls."""
-    places = asyncio.Semaphore(agent.max_calls_at_once)
-    tools = {tool.spec.name: tool for tool in agent.tools}
-
-    async def one(call: ToolCall) -> ToolResultMessage:
-        async with places:
-            return await _call(call, tools.get(call.name), sink)
-
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(call)) for call in calls]
-    return [task.result() for task in tasks]
-
-
-async def _call(call: ToolCall, tool: Tool | None, sink: Sink) -> ToolResultMessage:
-    server = None if tool is None else tool.server
-    sink.emit(ToolStart(call.id, call.name, server, call.arguments))
-    begun = time.monotonic()
-    status, result = await _outcome(call, tool)
-    milliseconds = round((time.monotonic() - begun) * 1000)
-    preview = result[:_PREVIEW_CHARACTERS]
-    sink.emit(ToolDone(call.id, status, preview, len(preview) < len(result), milliseconds))
-    return ToolResultMessage(call.id, call.name, result)
-
-
-async def _outcome(call: ToolCall, tool: Tool | None) -> tuple[Literal["completed", "failed"], str]:
-    """What the model is told. A tool's failure is an answer, never the end of the run."""
-    if tool is None:
-        return "failed", f"There is no tool named {call.name}."
-    try:
-        arguments: Any = orjson.loads(call.arguments or "{}")
-    except orjson.JSONDecodeError as error:
-        return "failed", f"The arguments are not JSON: {error}"
-    if not isinstance(arguments, dict):
-        return "failed", "The arguments must be a JSON object."
-    try:
-        async with asyncio.timeout(tool.timeout):
-            return "completed", await tool.call(cast("dict[str, Any]", arguments))
-    except TimeoutError:
-        return "failed", f"The tool did not answer within {tool.timeout:g} seconds."
-    except Exception as error:  # noqa: BLE001 - the border of somebody else's code: its fault becomes an answer
-        return "failed", f"The tool failed: {error}"

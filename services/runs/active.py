@@ -8,7 +8,16 @@ from db.records import RunRecord
 from db.stores.runs import Claimed
 from services.errors import ReplyTooLong
 from services.runs.draft import Draft
-from services.runs.events import Phase, RefusalDelta, RunEvent, TextDelta, ThinkingDelta
+from services.runs.events import (
+    ApprovalRequired,
+    Phase,
+    RefusalDelta,
+    RunEvent,
+    TextDelta,
+    ThinkingDelta,
+    ToolDone,
+    ToolStart,
+)
 from services.runs.journal import RunLog
 
 
@@ -56,11 +65,14 @@ class ActiveRun:
 
     def emit(self, event: RunEvent) -> None:
         """Show an event; raises `ReplyTooLong`. Does not wait: call `room` now and then."""
-        if isinstance(event, TextDelta | ThinkingDelta | RefusalDelta) and self.first_delta_at is None:
-            self.phase = "streaming"
-            self.first_delta_at = time.monotonic()
         self.draft.add(event)
         self.log.append(event)
+        if isinstance(event, TextDelta | ThinkingDelta | RefusalDelta):
+            if self.first_delta_at is None:
+                self.phase = "streaming"
+                self.first_delta_at = time.monotonic()
+        elif isinstance(event, ToolStart | ApprovalRequired | ToolDone):
+            self.phase = self._phase_of_the_reply()
         if self.draft.size > self._reply_bytes:
             raise ReplyTooLong(limit=self._reply_bytes)
 
@@ -100,7 +112,12 @@ class ActiveRun:
         """Note that the run's owner died, in the phase that its events show."""
         self.interrupt = self.interrupt or Interrupt("recovery", time.monotonic())
         if self.draft.message_id is not None:
-            self.phase = "streaming" if self.draft.size else "waiting"
+            self.phase = self._phase_of_the_reply()
+
+    def _phase_of_the_reply(self) -> Phase:
+        if self.draft.open_tool_calls:
+            return "tool"
+        return "streaming" if self.draft.has_spoken else "waiting"
 
     def interrupt_ms(self) -> int:
         """Milliseconds since somebody said stop."""

@@ -10,6 +10,7 @@ import orjson
 from db.ids import MessageId
 from db.records import EventRecord
 from services.runs.events import (
+    ApprovalRequired,
     AssistantStart,
     RefusalDelta,
     RunEvent,
@@ -30,10 +31,11 @@ class Draft:
         self.provider: str | None = None
         self.model: str | None = None
         self.size = 0
-        """Bytes of all text, thinking and refusal, in UTF-8."""
+        """Bytes of all text, thinking, refusal and arguments of calls, in UTF-8."""
         self._text: list[str] = []
         self._parts: list[dict[str, Any]] = []
         self._pieces: list[str] = []
+        self._open: dict[str, dict[str, Any]] = {}
 
     @classmethod
     def of(cls, events: list[EventRecord]) -> "Draft":
@@ -51,13 +53,10 @@ class Draft:
         elif isinstance(event, AssistantStart):
             self.message_id = MessageId(event.message_id)
             self.provider, self.model = event.provider, event.model
-        elif isinstance(event, ToolStart):
-            self._add_part(
-                {"type": "tool_call", "id": event.tool_call_id, "name": event.name, "arguments": event.arguments}
-            )
+        elif isinstance(event, ToolStart | ApprovalRequired):
+            self._begin_call(event)
         elif isinstance(event, ToolDone):
-            result = {"type": "tool_result", "id": event.tool_call_id, "status": event.status, "result": event.result}
-            self._add_part(result)
+            self._end_call(event)
 
     @property
     def text(self) -> str:
@@ -76,10 +75,44 @@ class Draft:
         return self._parts
 
     @property
+    def has_spoken(self) -> bool:
+        """Whether the model has said anything that is not a call."""
+        return any("text" in part for part in self._parts)
+
+    @property
     def open_tool_calls(self) -> list[str]:
-        """Ids of tool calls that have no result yet."""
-        done = {part["id"] for part in self._parts if part["type"] == "tool_result"}
-        return [part["id"] for part in self._parts if part["type"] == "tool_call" and part["id"] not in done]
+        """Ids of tool calls that have no result yet, those that wait for somebody's word among them."""
+        return list(self._open)
+
+    def _begin_call(self, event: ToolStart | ApprovalRequired) -> None:
+        known = self._open.get(event.tool_call_id)
+        if known is not None:
+            # Somebody has agreed to it, maybe with other arguments.
+            known["arguments"] = event.arguments
+            return
+        part = {
+            "type": "tool_call",
+            "id": event.tool_call_id,
+            "name": event.name,
+            "server": event.server,
+            "arguments": event.arguments,
+        }
+        self.size += len(event.arguments.encode())
+        self._open[event.tool_call_id] = part
+        self._add_part(part)
+
+    def _end_call(self, event: ToolDone) -> None:
+        self._open.pop(event.tool_call_id, None)
+        self._add_part(
+            {
+                "type": "tool_result",
+                "id": event.tool_call_id,
+                "status": event.status,
+                "result": event.result,
+                "truncated": event.truncated,
+                "ms": event.ms,
+            }
+        )
 
     def _add_delta(self, kind: str, delta: str) -> None:
         if kind == "text":
@@ -113,6 +146,15 @@ def _parse(type: str, body: Mapping[str, Any]) -> RunEvent | None:
             return AssistantStart(UUID(body["message_id"]), persona_id, body["provider"], body["model"])
         case ToolStart.type:
             return ToolStart(body["tool_call_id"], body["name"], body["server"], body["arguments"])
+        case ApprovalRequired.type:
+            return ApprovalRequired(
+                body["tool_call_id"],
+                body["name"],
+                body["server"],
+                body["arguments"],
+                body["reason"],
+                body["expires_at"],
+            )
         case ToolDone.type:
             return ToolDone(body["tool_call_id"], body["status"], body["result"], body["truncated"], body["ms"])
         case _:

@@ -129,8 +129,32 @@ class ToolStart:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolProgress:
+    """How far a call has come, in the tool's own measure; `total` is None where nobody knows."""
+
+    type: ClassVar[str] = "tool_progress"
+    tool_call_id: str
+    progress: float
+    total: float | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequired:
+    """The run waits until somebody says whether this call may be made; `expires_at` is when it is rejected unasked."""
+
+    type: ClassVar[str] = "approval_required"
+    tool_call_id: str
+    name: str
+    server: str | None
+    arguments: str
+    reason: str
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolDone:
-    """A tool call ended; `result` is a preview."""
+    """A tool call ended; `result` is a preview. Without a `tool_start` before it, nothing was done."""
 
     type: ClassVar[str] = "tool_done"
     tool_call_id: str
@@ -204,6 +228,8 @@ RunEvent = (
     | AssistantStart
     | Delta
     | ToolStart
+    | ToolProgress
+    | ApprovalRequired
     | ToolDone
     | Interrupted
     | AssistantEnd

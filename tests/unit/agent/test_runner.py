@@ -1,14 +1,17 @@
 """The loop: what is decided after an answer, and what is done about it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from services.agent import types as said
-from services.agent.agent import Agent, Tool
+from services.agent.agent import Agent, Answer, OnProgress, Tool
+from services.agent.calls import CallStatus, NoBook, Refused
+from services.agent.planning import Ready
 from services.agent.runner import CallTools, Done, ModelTurn, Runner, Spoken, decide
 from services.agent.types import (
     ChatMessage,
@@ -22,9 +25,17 @@ from services.agent.types import (
     ToolSpec,
     Usage,
 )
-from services.errors import ProviderBrokeOff
+from services.errors import ProviderBrokeOff, Unavailable, UnusableCalls
 from services.providers.base import Provider, ProviderKind
-from services.runs.events import RefusalDelta, RunEvent, TextDelta, ThinkingDelta, ToolDone, ToolStart
+from services.runs.events import (
+    RefusalDelta,
+    RunEvent,
+    TextDelta,
+    ThinkingDelta,
+    ToolDone,
+    ToolProgress,
+    ToolStart,
+)
 
 Step = ModelEvent | Exception | asyncio.Event
 """What the model does next; it waits for an `asyncio.Event`."""
@@ -101,8 +112,11 @@ def answer(*events: Step, finish: said.FinishReason = "stop") -> list[Step]:
     return [*events, Finish(finish)]
 
 
-def tool(call: Any, name: str = "echo", timeout: float = 5.0) -> Tool:
-    return Tool(ToolSpec(name, "", {}), call, timeout=timeout)
+def tool(call: Callable[[Mapping[str, Any]], Awaitable[str]], name: str = "echo", **more: Any) -> Tool:
+    async def answer(arguments: Mapping[str, Any], _: OnProgress) -> Answer:
+        return Answer(await call(arguments))
+
+    return Tool(ToolSpec(name, "", {}), answer, **{"timeout": 5.0, **more})
 
 
 async def run(model: Provider, *tools: Tool, sink: Shown | None = None, **agent: Any):
@@ -150,7 +164,7 @@ async def test_everything_that_the_model_says_is_shown_in_order():
 async def test_the_model_is_asked_as_the_agent_says():
     model = FakeModel(answer())
     spec = ToolSpec("echo", "Says it again", {"type": "object"})
-    agent = Agent("m", "Be brief.", {"seed": 1}, (Tool(spec, echo),))
+    agent = Agent("m", "Be brief.", {"seed": 1}, (Tool(spec, tool(echo).call),))
     await Runner(model).run(agent, Spoken(*HELLO), Shown())
     assert model.requests == [
         ModelRequest("m", (ChatMessage("system", "Be brief."), *HELLO), {"seed": 1}, (spec,)),
@@ -248,7 +262,11 @@ async def test_no_more_calls_run_at_once_than_the_agent_allows():
 
 
 async def failing(_: Mapping[str, Any]) -> str:
-    raise ValueError("the disk is full")
+    raise Unavailable("the disk is full")
+
+
+async def breaking(_: Mapping[str, Any]) -> str:
+    raise ValueError("a secret of ours")
 
 
 async def hanging(_: Mapping[str, Any]) -> str:
@@ -259,7 +277,11 @@ async def hanging(_: Mapping[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("asked", "tools", "told"),
     [
-        (call(1, "nobody"), [tool(echo)], "There is no tool named nobody."),
+        (call(1, "nobody"), [tool(echo)], "There is no tool named nobody. There are: echo."),
+        (call(1, "nobody"), [], "There are no tools at all."),
+        (call(1), [tool(echo, check=lambda _: "text is missing")], "do not fit the tool: text is missing"),
+        (call(1, arguments='{"n": NaN}'), [tool(echo)], "not JSON"),
+        (call(1), [tool(breaking)], "The tool failed."),
         (call(1, arguments='{"text": '), [tool(echo)], "not JSON"),
         (call(1, arguments="[1]"), [tool(echo)], "must be a JSON object"),
         (call(1, arguments='"text"'), [tool(echo)], "must be a JSON object"),
@@ -313,10 +335,211 @@ async def test_a_long_result_is_shown_in_part_and_given_whole():
 
 
 async def test_a_model_that_calls_for_ever_is_stopped():
-    model = FakeModel(*[answer(call(n), finish="tool_calls") for n in range(5)])
-    result = await run(model, tool(echo), max_turns=3)
+    model = FakeModel(*[answer(said.TextDelta("again "), call(n), finish="tool_calls") for n in range(5)])
+    sink = Shown()
+    result = await run(model, tool(echo), sink=sink, max_turns=3)
     assert result.reason == "max_turns"
     assert len(model.requests) == 3
+    assert len(sink.of(ToolDone)) == 2
+    assert len(sink.of(TextDelta)) == 3
+
+
+async def test_in_its_last_turn_a_model_is_kept_from_calling_so_that_it_can_conclude():
+    model = FakeModel(answer(call(1), finish="tool_calls"), answer(said.TextDelta("As far as I know: 42.")))
+    model.controls = frozenset({"tool_choice"})
+    result = await run(model, tool(echo), max_turns=2, controls={"tool_choice": "auto"})
+    assert result.reason == "max_turns"
+    assert [request.controls for request in model.requests] == [{"tool_choice": "auto"}, {"tool_choice": "none"}]
+    assert model.requests[1].tools
+
+
+async def test_a_model_that_has_used_up_its_calls_is_asked_to_conclude():
+    model = FakeModel(answer(*(call(n) for n in range(5)), finish="tool_calls"), answer(said.TextDelta("Enough.")))
+    sink = Shown()
+    result = await run(model, tool(echo), sink=sink, max_calls=3)
+    assert result.reason == "max_turns"
+    assert sorted(event.status for event in sink.of(ToolDone)) == [*["completed"] * 3, *["failed"] * 2]
+
+
+@pytest.mark.parametrize("choice", ["required", {"name": "echo"}])
+async def test_a_model_that_must_call_a_tool_must_so_once(choice: object):
+    model = FakeModel(answer(call(1), finish="tool_calls"), answer())
+    await run(model, tool(echo), controls={"tool_choice": choice, "seed": 1})
+    assert [request.controls for request in model.requests] == [{"tool_choice": choice, "seed": 1}, {"seed": 1}]
+
+
+async def test_calls_over_the_limit_of_a_turn_are_answered_and_not_made():
+    made: list[Mapping[str, Any]] = []
+
+    async def count(arguments: Mapping[str, Any]) -> str:
+        made.append(arguments)
+        return ""
+
+    model = FakeModel(answer(*(call(n) for n in range(60)), finish="tool_calls"), answer())
+    await run(model, tool(count), max_calls_per_turn=50)
+    results = model.requests[1].messages[-60:]
+    assert len(made) == 50
+    told = [message.content for message in results if isinstance(message, ToolResultMessage)]
+    assert [text for text in told if "Too many calls" in text] == told[50:]
+    assert len(told) == 60
+
+
+async def test_calls_without_an_id_of_their_own_get_one():
+    ids = ["", "same", "same", "x" * 500]
+    calls = [ToolCall(id, "echo", f'{{"text": "{n}"}}') for n, id in enumerate(ids)]
+    model = FakeModel(
+        answer(*calls, finish="tool_calls"), answer(ToolCall("same", "echo", "{}"), finish="tool_calls"), answer()
+    )
+    sink = Shown()
+    await run(model, tool(echo), sink=sink)
+    asked = [message for message in model.requests[2].messages if isinstance(message, ToolCallMessage)]
+    used = [made.id for message in asked for made in message.calls]
+    assert len(set(used)) == 5
+    assert all(0 < len(id) <= 100 for id in used)
+    assert used[1] == "same"
+    results = [message for message in model.requests[2].messages if isinstance(message, ToolResultMessage)]
+    assert [result.call_id for result in results] == used
+    assert [result.content for result in results][:4] == ["0", "1", "2", "3"]
+    assert [event.tool_call_id for event in sink.of(ToolStart)] == used
+
+
+async def test_what_no_model_server_would_take_back_is_not_given_back():
+    odd = [ToolCall("a", "functions.echo it!", '{"text": '), ToolCall("b", "", "[]"), ToolCall("c", "echo", "")]
+    model = FakeModel(answer(*odd, finish="tool_calls"), answer())
+    await run(model, tool(echo))
+    message = model.requests[1].messages[1]
+    assert isinstance(message, ToolCallMessage)
+    assert [(made.name, made.arguments) for made in message.calls] == [
+        ("functions_echo_it_", "{}"),
+        ("unnamed", "{}"),
+        ("echo", "{}"),
+    ]
+
+
+async def test_a_model_that_keeps_calling_in_vain_is_given_up_after_three_answers():
+    model = FakeModel(*[answer(call(n, "nobody"), finish="tool_calls") for n in range(9)])
+    sink = Shown()
+    with pytest.raises(UnusableCalls) as error:
+        await run(model, tool(echo), sink=sink)
+    assert error.value.whose == "model"
+    assert len(model.requests) == 4
+    assert len(sink.of(ToolDone)) == 3
+
+
+async def test_a_good_call_between_bad_ones_gives_the_model_new_credit():
+    bad = [answer(call(n, "nobody"), finish="tool_calls") for n in range(6)]
+    good = answer(call(10), finish="tool_calls")
+    model = FakeModel(*bad[:3], good, *bad[3:], answer(said.TextDelta("At last.")))
+    assert (await run(model, tool(echo))).reason == "stop"
+
+
+async def test_how_far_a_call_has_come_is_shown_a_few_times_a_second_at_most():
+    async def report(_: Mapping[str, Any], progress: OnProgress) -> Answer:
+        for step in range(1000):
+            progress(float(step), 1000.0, "x" * 10_000)
+        progress(float("nan"))
+        return Answer("done")
+
+    model, sink = FakeModel(answer(call(1), finish="tool_calls"), answer()), Shown()
+    await run(model, Tool(ToolSpec("echo", "", {}), report), sink=sink)
+    shown = sink.of(ToolProgress)
+    assert 1 <= len(shown) < 50
+    assert (shown[0].tool_call_id, shown[0].progress, shown[0].total, len(shown[0].message)) == ("call_1", 0, 1000, 500)
+
+
+async def test_what_cannot_be_stored_is_replaced_in_results():
+    async def talk(_: Mapping[str, Any]) -> str:
+        return "a\0b\ud800c"
+
+    model, sink = FakeModel(answer(call(1), finish="tool_calls"), answer()), Shown()
+    await run(model, tool(talk), sink=sink)
+    assert sink.of(ToolDone)[0].result == "a\ufffdb\ufffdc"
+
+
+async def test_an_error_that_the_tool_itself_tells_is_its_answer():
+    async def refuse(_: Mapping[str, Any], __: OnProgress) -> Answer:
+        return Answer("no such file", is_error=True)
+
+    model, sink = FakeModel(answer(call(1), finish="tool_calls"), answer()), Shown()
+    await run(model, Tool(ToolSpec("echo", "", {}), refuse), sink=sink)
+    assert [(event.status, event.result) for event in sink.of(ToolDone)] == [("failed", "no such file")]
+
+
+# --- agreeing, and going on after a pause -------------------------------------------------------------------------
+
+
+class Notes(NoBook):
+    """A book that says no to some calls, changes others, and knows what ended before."""
+
+    def __init__(self, **ended: str) -> None:
+        self.begun: list[Ready] = []
+        self.written: list[tuple[str, str, str]] = []
+        self._ended = ended
+
+    def told(self, call: ToolCall) -> str | None:
+        return self._ended.get(call.id)
+
+    async def agree(self, ready: Ready) -> Ready | Refused:
+        match ready.arguments.get("text"):
+            case "bad":
+                return Refused("The user said no.")
+            case "change":
+                return replace(ready, arguments={"text": "changed"})
+            case _:
+                return ready
+
+    async def begin(self, ready: Ready) -> None:
+        self.begun.append(ready)
+
+    async def end(self, call: ToolCall, status: CallStatus, answer: Answer, ms: int) -> str:
+        self.written.append((call.id, status, answer.text))
+        return f"[{answer.text}]"
+
+
+async def test_a_call_is_written_down_before_it_is_made_and_after():
+    notes = Notes()
+    order: list[str] = []
+
+    async def look(_: Mapping[str, Any]) -> str:
+        order.extend(ready.call.id for ready in notes.begun)
+        return "seen"
+
+    model = FakeModel(answer(call(1), finish="tool_calls"), answer())
+    await Runner(model).run(Agent("m", "", tools=(tool(look),)), Spoken(*HELLO), Shown(), notes)
+    assert order == ["call_1"]
+    assert notes.written == [("call_1", "completed", "seen")]
+    told = model.requests[1].messages[-1]
+    assert isinstance(told, ToolResultMessage)
+    assert told.content == "[seen]"
+
+
+async def test_a_call_that_somebody_does_not_want_is_answered_and_not_made():
+    notes, sink = Notes(), Shown()
+    asked = [call(n, arguments=f'{{"text": "{text}"}}') for n, text in enumerate(["good", "bad", "change"])]
+    model = FakeModel(answer(*asked, finish="tool_calls"), answer())
+    await Runner(model).run(Agent("m", "", tools=(tool(echo),)), Spoken(*HELLO), sink, notes)
+    assert [dict(ready.arguments) for ready in notes.begun] == [{"text": "good"}, {"text": "changed"}]
+    assert {event.tool_call_id: event.status for event in sink.of(ToolDone)} == {
+        "call_0": "completed",
+        "call_1": "rejected",
+        "call_2": "completed",
+    }
+    assert [event.tool_call_id for event in sink.of(ToolStart)] == ["call_0", "call_2"]
+    told = [message.content for message in model.requests[1].messages if isinstance(message, ToolResultMessage)]
+    assert told == ["[good]", "[The user said no.]", "[changed]"]
+
+
+async def test_after_a_pause_only_what_was_not_done_is_done():
+    notes, sink = Notes(call_0="from before"), Shown()
+    waiting = (call(0), call(1, arguments='{"text": "now"}'))
+    conversation = Spoken(*HELLO, ToolCallMessage("", waiting))
+    model = FakeModel(answer(said.TextDelta("Done.")))
+    result = await Runner(model).run(Agent("m", "", tools=(tool(echo),)), conversation, sink, notes, unanswered=waiting)
+    assert result.reason == "stop"
+    assert [ready.call.id for ready in notes.begun] == ["call_1"]
+    told = [message.content for message in model.requests[0].messages if isinstance(message, ToolResultMessage)]
+    assert told == ["from before", "[now]"]
+    assert [type(event) for event in sink.events] == [ToolStart, ToolDone, TextDelta]
 
 
 @pytest.mark.parametrize(

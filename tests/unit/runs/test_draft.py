@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from db.records import EventRecord
 from services.runs.draft import Draft
 from services.runs.events import (
+    ApprovalRequired,
     AssistantStart,
     RefusalDelta,
     RunEvent,
@@ -31,8 +32,11 @@ deltas = st.one_of(*(st.builds(kind, texts) for kind in (TextDelta, ThinkingDelt
 @st.composite
 def tool_calls(draw: st.DrawFn) -> list[RunEvent]:
     id = f"call_{draw(st.integers(0, 10**9))}"
-    done = ToolDone(id, "completed", draw(texts), False, 1)
-    return [ToolStart(id, "tool", None, "{}"), *([done] if draw(st.booleans()) else [])]
+    asked = ApprovalRequired(id, "tool", "files", '{"n": 1}', "It deletes.", "2026-01-01T00:00:00Z")
+    start = ToolStart(id, "tool", "files", '{"n": 2}')
+    done = ToolDone(id, "completed", draw(texts), draw(st.booleans()), 1)
+    story: list[RunEvent] = [asked, start, done]
+    return draw(st.sampled_from([story[1:], story[1:2], story, story[:1], [asked, done]]))
 
 
 stories = st.lists(deltas.map(lambda delta: [delta]) | tool_calls(), max_size=12).map(
@@ -107,3 +111,24 @@ def test_open_tool_calls_are_those_without_a_result():
         [ToolStart("a", "t", None, "{}"), ToolStart("b", "t", None, "{}"), ToolDone("a", "failed", "", False, 1)]
     )
     assert draft.open_tool_calls == ["b"]
+
+
+def test_a_call_is_one_part_with_the_arguments_that_it_was_made_with():
+    asked = ApprovalRequired("a", "remove", "files", '{"n": 1}', "It deletes.", "2026-01-01T00:00:00Z")
+    done = ToolDone("a", "completed", "gone", False, 7)
+    draft = draft_of(
+        [TextDelta("Well. "), asked, ToolStart("a", "remove", "files", '{"n": 2}'), done, TextDelta("So.")]
+    )
+    assert draft.parts == [
+        {"type": "text", "text": "Well. "},
+        {"type": "tool_call", "id": "a", "name": "remove", "server": "files", "arguments": '{"n": 2}'},
+        {"type": "tool_result", "id": "a", "status": "completed", "result": "gone", "truncated": False, "ms": 7},
+        {"type": "text", "text": "So."},
+    ]
+    assert draft.text == "Well. So."
+
+
+def test_a_call_that_waits_for_somebodys_word_is_open():
+    asked = ApprovalRequired("a", "remove", None, "{}", "It deletes.", "2026-01-01T00:00:00Z")
+    assert draft_of([asked]).open_tool_calls == ["a"]
+    assert draft_of([asked, ToolDone("a", "rejected", "", False, 0)]).open_tool_calls == []

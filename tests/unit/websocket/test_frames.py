@@ -43,6 +43,8 @@ BY_FIELD: dict[str, st.SearchStrategy[Any]] = {
     "timings": counts,
     "usage": optional_counts,
     "details": json_values,
+    "progress": st.floats(allow_nan=False, allow_infinity=False),
+    "total": st.none() | st.floats(allow_nan=False, allow_infinity=False),
     "changes": json_values.map(lambda changes: {f"_{name}": value for name, value in changes.items()} | {"title": "T"}),
 }
 
@@ -117,10 +119,15 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-_names = st.sampled_from(["content", "messages", "controls", "run_id", "nonce", "token", "when_busy", "surprise"])
+_names = st.sampled_from(
+    ["content", "messages", "controls", "run_id", "nonce", "token", "when_busy", "tool_call_id", "decision", "surprise"]
+)
 
 
-@given(st.sampled_from(["message", "interrupt", "ping", "authenticate"]), st.dictionaries(_names, _json, max_size=4))
+@given(
+    st.sampled_from(["message", "interrupt", "approve", "ping", "authenticate"]),
+    st.dictionaries(_names, _json, max_size=4),
+)
 def test_no_fields_of_a_frame_break_its_reading(type: str, fields: dict[str, Any]):
     parsed = parsed_or_refused(json.dumps({"type": type, **fields}))
     if isinstance(parsed, Frame):
