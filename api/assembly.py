@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from api.prompts import open_prompts
 from api.settings import Settings
 from api.streams import EventStreams
+from api.tooling import make_pool
 from db.ids import LOCAL_OWNER, ReplicaId, new_id
 from db.migrate import read_migrations
 from db.pool import Database
@@ -34,6 +35,7 @@ from services.first_run.welcome import Welcome
 from services.health import HealthService
 from services.images import ImageLimits, ImageService
 from services.library import LibraryService
+from services.mcp.pool import McpPool
 from services.memories import MemoryService
 from services.messages import MessageService
 from services.modules import ModuleService
@@ -72,6 +74,7 @@ class Services:
     replies: ReplyService
     health: HealthService
     providers: Providers
+    tool_servers: McpPool
     engine: RunEngine
     afterwork: Afterwork
     connections: ConnectionManager
@@ -94,6 +97,9 @@ async def open_services(
     await tokens.load()
     await providers.look_for_ollama()
     stack.push_async_callback(_cancel, asyncio.create_task(providers.warm()))
+
+    pool = make_pool(settings)
+    await stack.enter_async_context(pool.running())
 
     events, sessions = EventStore(database), SessionStore(database)
     runs = RunStore(database, lease_seconds=settings.timeouts.lease)
@@ -168,8 +174,9 @@ async def open_services(
         images=images,
         library=LibraryService(LibraryStore(database), module_service, persona_service, images, providers),
         replies=ReplyService(chat, runs),
-        health=HealthService(SchemaStore(database), engine, providers, newest_migration=len(read_migrations())),
+        health=HealthService(SchemaStore(database), engine, providers, pool, newest_migration=len(read_migrations())),
         providers=providers,
+        tool_servers=pool,
         engine=engine,
         afterwork=afterwork,
         connections=ConnectionManager(chat, _socket_limits(settings)),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from api.listening import CannotListen
 from api.settings import BadSettings, Settings, load_settings
 from api.supervisor import migrate_only, serve
+from api.tooling import tool_servers
 from db.refusals import DatabaseNotReady
 
 try:
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
         return _complain(_USAGE, 2)
     try:
         settings = load_settings()
+        tool_servers(settings)  # a file that cannot be used is told of here, not in the middle of the start
     except BadSettings as problems:
         return _complain(f"Settings that cannot be used (from the environment or .env):\n{problems}", 2)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -16,6 +16,7 @@ from services.chat import ChatService
 from services.health import HealthService
 from services.images import ImageService
 from services.library import LibraryService
+from services.mcp.pool import McpPool
 from services.memories import MemoryService
 from services.messages import MessageService
 from services.modules import ModuleService
@@ -98,6 +99,10 @@ def _providers(connection: HTTPConnection) -> Providers:
     return services_of(connection).providers
 
 
+def _tool_servers(connection: HTTPConnection) -> McpPool:
+    return services_of(connection).tool_servers
+
+
 def _sockets(connection: HTTPConnection) -> ConnectionManager:
     return services_of(connection).connections
 
@@ -124,6 +129,7 @@ Libraries = Annotated[LibraryService, Depends(_library)]
 Images = Annotated[ImageService, Depends(_images)]
 Health = Annotated[HealthService, Depends(_health)]
 ModelServers = Annotated[Providers, Depends(_providers)]
+ToolServers = Annotated[McpPool, Depends(_tool_servers)]
 
 
 async def _until_sent() -> AsyncGenerator[AsyncExitStack, None]:

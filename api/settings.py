@@ -97,6 +97,14 @@ class Limits(_Group):
     """Calls to the model within one reply, tools included."""
     pool_size: PositiveInt = 10
     """Connections to PostgreSQL."""
+    tool_message_bytes: PositiveInt = 4_194_304
+    """The largest message taken from a tool server; an answer beyond it is a fault of the tool."""
+    tool_text_characters: PositiveInt = 1_048_576
+    """The longest text of a tool's answer; the rest is cut off."""
+    tool_calls_per_server: PositiveInt = 16
+    """Calls that one tool server is given at once; further ones wait."""
+    tool_server_copies: PositiveInt = 16
+    """Processes of tool servers that are kept for one user or session each, all together."""
 
 
 class Timeouts(_Group):
@@ -122,6 +130,14 @@ class Timeouts(_Group):
     """For the answer to a ping."""
     drain: Seconds = 10
     """For running replies to end when the service is stopped."""
+    tool_call: Seconds = 60
+    """For a tool to answer, where the server's configuration says nothing else."""
+    tool_start: Seconds = 30
+    """For a tool server to start."""
+    tool_wait: Seconds = 5
+    """How long a message waits for tool servers that are starting; after that it does without them."""
+    tool_idle: Seconds = 600
+    """After which a tool server that is kept for one user or session is stopped."""
 
 
 class Journal(_Group):
@@ -197,6 +213,8 @@ class Settings(BaseSettings):
     """How much to tell: debug, info, warning or error."""
     first_run_content: bool = True
     """Give an owner who has made nothing yet a persona with some modules to look at. It happens once."""
+    mcp_config: Path | None = None
+    """The file that says which tool servers there are; otherwise mcp.json if there is one here, else the built-in."""
 
     default_provider: Annotated[Literal["openai", "azure", "ollama", "demo"] | None, BeforeValidator(_lower)] = None
     """Which of the model servers answers when nobody chose; otherwise the first that is found."""

@@ -205,6 +205,36 @@ class ProviderGarbled(ProviderError):
     code = "provider_garbled"
 
 
+# --- the tool server's ------------------------------------------------------------------------------------------
+
+
+class ToolError(ColloquyError):
+    """The tool server failed."""
+
+    code = "tool_error"
+    whose = "provider"
+    retryable = True
+
+
+class ToolUnavailable(ToolError):
+    """The tool server cannot be reached just now."""
+
+    code = "tool_unavailable"
+
+
+class ToolTimedOut(ToolError):
+    """The tool did not answer in time."""
+
+    code = "tool_timed_out"
+
+
+class ToolFailed(ToolError):
+    """The tool server gave an answer that cannot be used."""
+
+    code = "tool_failed"
+    retryable = False
+
+
 # --- ours -----------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from db.errors import DatabaseError
 from db.stores.schema import SchemaStore
 from services.errors import ShuttingDown, Unavailable
+from services.mcp.pool import McpPool
+from services.mcp.types import ServerStatus
 from services.providers.registry import Providers
 from services.runs.engine import RunEngine
 
@@ -23,15 +25,26 @@ class Part:
     works: bool
     detail: str
     ms: int
+    is_essential: bool = True
+    """Whether the service as a whole fails with it."""
 
 
 class HealthService:
     """Asks the parts how they are."""
 
-    def __init__(self, schema: SchemaStore, engine: RunEngine, providers: Providers, *, newest_migration: int) -> None:
+    def __init__(
+        self,
+        schema: SchemaStore,
+        engine: RunEngine,
+        providers: Providers,
+        tool_servers: McpPool,
+        *,
+        newest_migration: int,
+    ) -> None:
         self._schema = schema
         self._engine = engine
         self._providers = providers
+        self._tool_servers = tool_servers
         self._newest_migration = newest_migration
 
     async def ready(self) -> None:
@@ -45,7 +58,7 @@ class HealthService:
     async def parts(self) -> list[Part]:
         """How each part is; none of them takes longer than two seconds to tell."""
         asked = await asyncio.gather(self._database(), self._migrations())
-        return [*asked, self._runs(), self._model_servers()]
+        return [*asked, self._runs(), self._model_servers(), *map(_tool_server, self._tool_servers.servers())]
 
     async def _database(self) -> Part:
         async def ask() -> str:
@@ -70,6 +83,20 @@ class HealthService:
 
     def _model_servers(self) -> Part:
         return Part("providers", True, f"{', '.join(self._providers.names)}; default: {self._providers.default}", 0)
+
+
+def _tool_server(status: ServerStatus) -> Part:
+    """A tool server that nobody has needed yet is in order; one that fails costs its tools, not the service."""
+    match status.state:
+        case "idle":
+            detail = "not started: nobody has needed it yet"
+        case "starting":
+            detail = "starting"
+        case "ready":
+            detail = f"{len(status.tools or ())} tools"
+        case "resting" | "failing":
+            detail = status.last_error or "ended"
+    return Part(f"tools/{status.name}", status.state != "failing", detail, 0, is_essential=False)
 
 
 async def _asked(name: str, ask: Callable[[], Awaitable[str]]) -> Part:

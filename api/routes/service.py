@@ -2,10 +2,11 @@
 
 from fastapi import APIRouter, Request
 
-from api.dependencies import CurrentSettings, Health, ModelServers
+from api.dependencies import CurrentSettings, Health, ModelServers, ToolServers
 from api.routes.responses import problems
 from api.schemas import service
 from services.health import Part
+from services.mcp.types import ServerStatus
 
 router = APIRouter(tags=["service"])
 
@@ -26,13 +27,16 @@ async def readyz(health: Health) -> service.Ready:
 @router.get("/api/health", operation_id="getHealth", responses=problems())
 async def get_health(health: Health) -> service.Health:
     """How each part of the service is, for people."""
-    parts = [_shown(part) for part in await health.parts()]
-    return service.Health(status="ok" if all(part.status == "ok" for part in parts) else "failing", parts=parts)
+    parts = await health.parts()
+    is_well = all(part.works for part in parts if part.is_essential)
+    return service.Health(status="ok" if is_well else "failing", parts=[_shown(part) for part in parts])
 
 
 @router.get("/api/config", operation_id="getConfig", responses=problems())
-async def get_config(request: Request, settings: CurrentSettings, providers: ModelServers) -> service.Config:
-    """What a client has to know: model servers, limits, version."""
+async def get_config(
+    request: Request, settings: CurrentSettings, providers: ModelServers, tool_servers: ToolServers
+) -> service.Config:
+    """What a client has to know: model servers, tool servers, limits, version."""
     servers = [providers.get(name) for name in providers.names]
     return service.Config(
         version=request.app.version,
@@ -43,6 +47,7 @@ async def get_config(request: Request, settings: CurrentSettings, providers: Mod
             service.ModelServer(name=server.name, kind=server.kind, default_model=server.default_model)
             for server in servers
         ],
+        tool_servers=[_told(status) for status in tool_servers.servers()],
         limits=service.PublicLimits.model_validate(
             settings.limits.model_dump(include=set(service.PublicLimits.model_fields))
         ),
@@ -51,3 +56,14 @@ async def get_config(request: Request, settings: CurrentSettings, providers: Mod
 
 def _shown(part: Part) -> service.HealthPart:
     return service.HealthPart(name=part.name, status="ok" if part.works else "failing", detail=part.detail, ms=part.ms)
+
+
+def _told(status: ServerStatus) -> service.ToolServer:
+    return service.ToolServer(
+        name=status.name,
+        description=status.description,
+        default=status.default,
+        isolation=status.isolation,
+        state=status.state,
+        tools=None if status.tools is None else [service.Tool.model_validate(tool) for tool in status.tools],
+    )

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from api.schemas.model import Answer
 
@@ -43,6 +43,34 @@ class ModelServer(Answer):
     default_model: str | None
 
 
+class Tool(Answer):
+    """What a tool server offers to models."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str = Field(description="What the server and the `tools` of sessions and personas call it.")
+    qualified_name: str = Field(description="What models and events call it.")
+    description: str
+    read_only: bool
+    destructive: bool
+    approval: Literal["auto", "ask", "never"] | None = Field(
+        description="What the operator's configuration says; null if nothing."
+    )
+
+
+class ToolServer(Answer):
+    """One server of the operator's configuration that offers tools."""
+
+    name: str = Field(description="What the `tools` of sessions and personas call it.")
+    description: str
+    default: bool = Field(description="On, unless a persona or session says otherwise.")
+    isolation: Literal["shared", "user", "session"] = Field(description="Who shares one running copy of it.")
+    state: Literal["idle", "starting", "ready", "resting", "failing"] = Field(
+        description="`idle`: nobody has needed it yet. `resting`: it ended, and starts when it is needed."
+    )
+    tools: list[Tool] | None = Field(description="Null while they are not known: before its first start.")
+
+
 class PublicLimits(Answer):
     """What the service takes."""
 
@@ -63,4 +91,5 @@ class Config(Answer):
     default_provider: str
     default_model: str | None
     providers: list[ModelServer]
+    tool_servers: list[ToolServer]
     limits: PublicLimits

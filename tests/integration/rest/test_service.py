@@ -21,7 +21,13 @@ async def test_a_healthy_service_says_so(http: httpx2.AsyncClient) -> None:
     assert (await http.get("/readyz")).json() == {"status": "ready"}
     health = (await http.get("/api/health")).json()
     assert health["status"] == "ok"
-    assert [part["name"] for part in health["parts"]] == ["database", "migrations", "runs", "providers"]
+    assert [part["name"] for part in health["parts"]] == [
+        "database",
+        "migrations",
+        "runs",
+        "providers",
+        "tools/time",
+    ]
     assert all(part["ms"] >= 0 for part in health["parts"])
 
 

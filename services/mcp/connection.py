@@ -1,0 +1,349 @@
+"""One life of a server: opened, watched and closed by one task of its own, whatever becomes of those who use it.
+
+Imported only when a server is needed: the protocol's client takes a second or more to load.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Generator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final, cast
+
+import mcp_types as spoken
+from mcp import Client, MCPError
+from mcp.client import IncomingMessage, Transport
+from mcp.client.subscriptions import SubscriptionLost
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import TypeAdapter, ValidationError
+
+from services.errors import ToolError, ToolFailed, ToolTimedOut, ToolUnavailable
+from services.mcp.catalog import catalog, fingerprint
+from services.mcp.config import McpServer, Program
+from services.mcp.faults import ConnectionEnded, Forgotten, unusable
+from services.mcp.http import HttpTransport
+from services.mcp.outcome import outcome_of
+from services.mcp.stdio import StdioTransport
+from services.mcp.types import McpLimits, McpTool, OnProgress, ToolOutcome, ToolProgress
+from services.mcp.wire import TOO_LARGE, UNREACHABLE
+from services.providers.text import clean_text
+
+_log = logging.getLogger(__name__)
+
+_PROBE_SECONDS = 5.0
+"""For a server that is asked for a sign of life."""
+_RELIST_SECONDS = 1.0
+"""Between two looks at a server's tools, however often it says that they have changed."""
+_MOST_PAGES = 32
+_PROGRESS_SECONDS = 0.1
+_LONGEST_MESSAGE = 500
+
+_ANSWER: Final[TypeAdapter[spoken.CallToolResult | spoken.InputRequiredResult]] = TypeAdapter(
+    spoken.CallToolResult | spoken.InputRequiredResult
+)
+
+
+class Connection:
+    """A running server with what it offers. Others hand it calls; its own task alone opens and closes it."""
+
+    def __init__(self, server: McpServer, limits: McpLimits, first_seen: dict[str, str]) -> None:
+        """`first_seen`: how the server described its tools at first; filled here when it is empty."""
+        self.tools: tuple[McpTool, ...] = ()
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when calls can be made; has the reason as exception if it could not be opened."""
+        self.ready.add_done_callback(_look)  # somebody need not
+        self.reason: str | None = None
+        """Why it ended, if it did not because it was asked to."""
+        self._server = server
+        self._limits = limits
+        self._first_seen = first_seen
+        self._client: Client | None = None
+        self._opening: asyncio.Timeout | None = None
+        self._stopping = False
+        self._wake = asyncio.Event()
+        self._fresh = asyncio.Event()
+        self._is_suspect = False
+        self._looked = 0.0
+        self._stdio: StdioTransport | None = None
+        self.task = asyncio.create_task(self._live(), name=f"tool server {server.name}")
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is open, or about to be."""
+        return not (self._stopping or self.reason or self.task.done())
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether it has ever taken calls."""
+        return self.ready.done() and self.ready.exception() is None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether `tools` are what the server last said."""
+        return self._fresh.is_set()
+
+    async def fresh(self, seconds: float) -> None:
+        """Wait for `tools` to be read anew, no longer than `seconds`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._fresh.wait()
+
+    def stop(self, reason: str | None = None) -> None:
+        """Have it closed, without waiting. Calls that are under way end with `ConnectionEnded`."""
+        self.reason = self.reason or reason
+        self._stopping = True
+        self._wake.set()
+        if self._opening is not None:
+            with contextlib.suppress(RuntimeError):  # it is over just now
+                self._opening.reschedule(0)
+
+    def suspect(self) -> None:
+        """Have it asked for a sign of life now; without one it is closed."""
+        self._is_suspect = True
+        self._wake.set()
+
+    def kill(self) -> None:
+        """End a process that does not let itself be closed."""
+        if self._stdio:
+            self._stdio.kill()
+
+    async def call(
+        self, tool: str, arguments: Mapping[str, Any], *, seconds: float, on_progress: OnProgress | None
+    ) -> ToolOutcome:
+        """Call a tool; the server is told if we do not wait any longer. Raises `ToolError`."""
+        client = self._client
+        if client is None or not self.is_usable:
+            raise ConnectionEnded
+        with _translated(self._server.name):
+            request = spoken.CallToolRequest(params=spoken.CallToolRequestParams(name=tool, arguments=dict(arguments)))
+            # Not `call_tool`: it checks results against the server's own schema, whose patterns could stop the loop.
+            with _Reporter(on_progress) as report:
+                answer = await client.session.send_request(
+                    request, _ANSWER, request_read_timeout_seconds=seconds, progress_callback=report
+                )
+        if isinstance(answer, spoken.InputRequiredResult):
+            raise ToolFailed("The tool asks for more than its arguments, which is not possible here.")
+        return outcome_of(answer, longest=self._limits.text_characters)
+
+    # --- its task ---
+
+    async def _live(self) -> None:
+        try:
+            async with self._open() as client:
+                self._client = client
+                self.ready.set_result(None)
+                await self._watch(client)
+        except Exception as error:  # noqa: BLE001 - the border of somebody else's code: its fault is the reason
+            self.reason = self.reason or _reason(error)
+        finally:
+            self._client = None
+            if self._stdio and not self._stopping:
+                self.reason = self._stdio.outcome() or self.reason
+            if not self.ready.done():
+                self.reason = self.reason or "it was stopped"
+                self.ready.set_exception(ToolUnavailable(unusable(self._server.name, self.reason)))
+
+    @contextlib.asynccontextmanager
+    async def _open(self) -> AsyncGenerator[Client, None]:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._limits.start_seconds) as self._opening:
+                    client = await stack.enter_async_context(self._make_client())
+                    await self._look(client)
+            except TimeoutError:
+                seconds = self._limits.start_seconds
+                raise ToolUnavailable(
+                    "" if self._stopping else f"it did not start within {seconds:g} seconds"
+                ) from None
+            finally:
+                self._opening = None
+            yield client
+
+    def _make_client(self) -> Client:
+        return Client(
+            self._transport(),
+            mode=self._server.mode,
+            cache=None,
+            read_timeout_seconds=self._limits.start_seconds,
+            message_handler=self._hear,
+            client_info=spoken.Implementation(name="colloquy", version=_version()),
+        )
+
+    def _transport(self) -> Transport:
+        longest = self._limits.message_bytes
+        reach = self._server.reach
+        if isinstance(reach, Program):
+            self._stdio = StdioTransport(self._server.name, reach, longest=longest, on_end=self._has_ended)
+            return self._stdio
+        return HttpTransport(reach, longest=longest)
+
+    def _has_ended(self) -> None:
+        """Called when the server says nothing more."""
+        if not self._stopping:
+            self.reason = self.reason or "it ended"
+        self._wake.set()
+
+    async def _hear(self, message: IncomingMessage) -> None:
+        if isinstance(message, spoken.ToolListChangedNotification):
+            self._tools_changed()
+
+    def _tools_changed(self) -> None:
+        self._fresh.clear()
+        self._wake.set()
+
+    async def _watch(self, client: Client) -> None:
+        """Until it is to be closed, or has ended: keep the tools up to date, and see that it still answers."""
+        listening = asyncio.create_task(self._listen(client))
+        try:
+            while self.is_usable:
+                if (rest := self._due() - asyncio.get_running_loop().time()) > 0:
+                    await self._doze(rest)
+                else:
+                    await self._visit(client)
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
+
+    def _due(self) -> float:
+        """When the server is to be looked at again, in the loop's time."""
+        if self._is_suspect:
+            return 0
+        # However often it says that its tools have changed, it is looked at once in a while.
+        return self._looked + (self._limits.probe_seconds if self.is_fresh else _RELIST_SECONDS)
+
+    async def _doze(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _visit(self, client: Client) -> None:
+        self._is_suspect = False
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                await self._look(client)
+        except TimeoutError:
+            self.reason = "it does not answer any more"
+            self.kill()  # there is nobody who would end in peace
+
+    async def _look(self, client: Client) -> None:
+        """Read the list of tools anew."""
+        self._fresh.set()  # what changes from here on is not in the list
+        listed: list[spoken.Tool] = []
+        cursor: str | None = None
+        if client.server_capabilities.tools is not None:
+            for _ in range(_MOST_PAGES):
+                page = await client.list_tools(cursor=cursor)
+                listed += page.tools
+                cursor = page.next_cursor
+                if cursor is None or len(listed) > self._limits.tools:
+                    break
+        self.tools = await asyncio.to_thread(self._catalog, listed)
+        self._looked = asyncio.get_running_loop().time()
+
+    def _catalog(self, listed: list[spoken.Tool]) -> tuple[McpTool, ...]:
+        seen = {tool.name: fingerprint(tool) for tool in listed}
+        for name, words in seen.items():
+            if self._first_seen.setdefault(name, words) != words:
+                _log.warning("tool server %s describes %r in other words than at first", self._server.name, name)
+        return catalog(
+            self._server,
+            listed,
+            most=self._limits.tools,
+            call_seconds=self._limits.call_seconds,
+            first=self._first_seen,
+        )
+
+    async def _listen(self, client: Client) -> None:
+        """Hear of changes from servers of the newer kind, which tell only those who ask."""
+        tools = client.server_capabilities.tools
+        if client.protocol_version not in MODERN_PROTOCOL_VERSIONS or not (tools and tools.list_changed):
+            return
+        while self.is_usable:
+            with contextlib.suppress(MCPError, SubscriptionLost, TimeoutError):
+                async with client.listen(tools_list_changed=True) as changes:
+                    async for _ in changes:
+                        self._tools_changed()
+            await asyncio.sleep(_PROBE_SECONDS)
+            self._tools_changed()  # while nobody listened
+
+
+class _Reporter:
+    """Hands on what a call tells of its progress: not more often than people can read, and not after its end."""
+
+    def __init__(self, on_progress: OnProgress | None) -> None:
+        self._on_progress = on_progress
+        self._next = 0.0
+
+    def __enter__(self) -> "_Reporter | None":
+        return self if self._on_progress else None
+
+    def __exit__(self, *_: object) -> None:
+        self._on_progress = None
+
+    async def __call__(self, progress: float, total: float | None, message: str | None) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._on_progress is None or now < self._next:
+            return
+        self._next = now + _PROGRESS_SECONDS
+        self._on_progress(ToolProgress(progress, total, clean_text((message or "")[:_LONGEST_MESSAGE])))
+
+
+@contextlib.contextmanager
+def _translated(server: str) -> Generator[None]:
+    try:
+        yield
+    except MCPError as error:
+        raise _fault(server, error) from error
+    except (ValidationError, ValueError, TypeError, KeyError, RuntimeError, RecursionError) as error:
+        raise ToolFailed(f"The tool server {server} sent something that is not in its own protocol.") from error
+
+
+def _fault(server: str, error: MCPError) -> ToolError:
+    said = clean_text(error.message)[:_LONGEST_MESSAGE]
+    match error.code:
+        case spoken.REQUEST_TIMEOUT:
+            return ToolTimedOut()
+        case spoken.CONNECTION_CLOSED if said.startswith("SSE stream failed"):
+            return ToolFailed(f"The tool server {server} gave an answer that is too large or broken.")
+        case spoken.CONNECTION_CLOSED:
+            return ConnectionEnded(f"The tool server {server} ended during the call.")
+        case spoken.INVALID_REQUEST if said == "Session terminated":
+            return Forgotten()
+        case code if code == UNREACHABLE:
+            return ConnectionEnded(unusable(server, said))
+        case code if code == TOO_LARGE:
+            return ToolFailed(unusable(server, said))
+        case _:
+            return ToolFailed(f"The tool server {server} refused the call: {said}")
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in words for people."""
+    match _innermost(error):
+        case ToolUnavailable(message=words):
+            return words
+        case MCPError() as said:
+            return clean_text(said.message)[:_LONGEST_MESSAGE]
+        case ValidationError():
+            return "it sent something that is not in its own protocol"
+        case other:
+            return f"{type(other).__name__}: {other}"[:_LONGEST_MESSAGE]
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error
+
+
+def _look(future: "asyncio.Future[None]") -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def _version() -> str:
+    try:
+        return version("colloquy")
+    except PackageNotFoundError:
+        return "0"

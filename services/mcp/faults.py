@@ -1,0 +1,16 @@
+"""Faults of tool servers that the pool treats differently from others."""
+
+from services.errors import ToolUnavailable
+
+
+class ConnectionEnded(ToolUnavailable):
+    """The tool server ended during the call; nobody knows whether the tool has done its work."""
+
+
+class Forgotten(ConnectionEnded):
+    """The tool server does not know our conversation any more, so the tool has done nothing."""
+
+
+def unusable(server: str, reason: str) -> str:
+    """The sentence for a server that cannot be used."""
+    return f"The tool server {server} cannot be used: {reason}."
