@@ -3,34 +3,18 @@
 import asyncio
 import hashlib
 import os
-import struct
-import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 from uuid import UUID, uuid4
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from db.ids import UserId
 from services.errors import CallerError, Conflict, InvalidRequest, NotFound
+from services.painting import NotAPicture, TooManyPixels, painted
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 _LONGEST_SIDE = 512
-# What Pillow's readers raise over bytes that only look like a picture.
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    LookupError,
-    ArithmeticError,
-    struct.error,
-    zlib.error,
-)
-_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 class ImageTooLarge(CallerError):
@@ -79,9 +63,9 @@ class ImageService:
 
         At most 512 pixels a side are kept; of several frames the first.
         """
-        painted = await self.painted(data)
-        await self.keep(owner_id, painted)
-        return painted
+        picture = await self.painted(data)
+        await self.keep(owner_id, picture)
+        return picture
 
     async def keep(self, owner_id: UserId, painted: Painted) -> None:
         """Keep a painted picture. Raises `Conflict` if there are too many."""
@@ -151,27 +135,12 @@ def id_of(path: str) -> UUID | None:
 
 def _paint(data: bytes, most_pixels: int) -> Painted:
     try:
-        with Image.open(BytesIO(data), formats=_FORMATS) as image:
-            # Known from the header, before anything is unpacked.
-            if image.width * image.height > most_pixels:
-                raise _too_many(most_pixels)
-            canvas = _repainted(image)
+        canvas, _ = painted(data, most_pixels, _LONGEST_SIDE)
         return Painted(_digest(canvas), _encoded(canvas))
-    except _BOMBS as error:
-        raise _too_many(most_pixels) from error
-    except _BROKEN as error:
+    except TooManyPixels as error:
+        raise UnusableImage(f"A picture has at most {most_pixels} pixels.", field="file", limit=most_pixels) from error
+    except NotAPicture as error:
         raise UnusableImage(field="file") from error
-
-
-def _repainted(image: "Image.Image") -> "Image.Image":
-    is_transparent = image.has_transparency_data
-    upright: Any = ImageOps.exif_transpose(image)
-    plain: Image.Image = upright.convert("RGBA" if is_transparent else "RGB")
-    plain.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    # A new canvas has no comments, profiles or positions that the picture may have had.
-    canvas = Image.new(plain.mode, plain.size)
-    canvas.paste(plain)
-    return canvas
 
 
 def _digest(canvas: "Image.Image") -> UUID:
@@ -184,7 +153,3 @@ def _encoded(canvas: "Image.Image") -> bytes:
     encoded = BytesIO()
     canvas.save(encoded, "WEBP", lossless=True, exact=True, quality=50)
     return encoded.getvalue()
-
-
-def _too_many(most: int) -> UnusableImage:
-    return UnusableImage(f"A picture has at most {most} pixels.", field="file", limit=most)
