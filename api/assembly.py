@@ -13,6 +13,7 @@ from api.tooling import make_pool
 from db.ids import LOCAL_OWNER, ReplicaId, new_id
 from db.migrate import read_migrations
 from db.pool import Database
+from db.stores.context import ContextStore
 from db.stores.events import EventStore
 from db.stores.first_run import FirstRunStore
 from db.stores.library import LibraryStore
@@ -146,7 +147,7 @@ async def open_services(
         casting=casting,
         composer=prompts.composer,
         personas=personas,
-        conversations=Conversations(messages, tokens, _context_limits(settings)),
+        conversations=Conversations(ContextStore(database), tokens, _context_limits(settings)),
         runs=runs,
         events=events,
         journal=journal,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from db.ids import MemoryId, MessageId, ModuleId, PersonaId, RunId, SessionId, UserId
+from db.ids import MemoryId, MessageId, ModuleId, PersonaId, RunId, SessionId, SummaryId, UserId
 
 RunState = Literal["queued", "running", "finished"]
 MessageRole = Literal["user", "assistant", "system"]
@@ -12,6 +12,7 @@ PersonaMode = Literal["reactive", "autonomous"]
 ModuleType = Literal["simple", "advanced"]
 ExecutionContext = Literal["IMMEDIATE", "POST_RESPONSE", "ON_DEMAND"]
 ResultState = Literal["spoke", "failed"]
+SummaryKind = Literal["summary", "marker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,52 @@ class MessageRecord:
     metadata: dict[str, Any]
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ContextItemRecord:
+    """One thing that the model is told, where that is not the message itself; `token_count` is all that it costs."""
+
+    body: dict[str, Any]
+    token_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSummaryRecord:
+    """What stands in the context for a message and all before it: a summary of them, or a mark that they are left out.
+
+    `usage` is what making it cost, where no run has counted that.
+    """
+
+    id: SummaryId
+    session_id: SessionId
+    message_id: MessageId
+    kind: SummaryKind
+    text: str
+    token_count: int
+    summarized_messages: int
+    tokens_before: int
+    model: str | None
+    usage: dict[str, Any] | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ContextMessage:
+    """A message as the context knows it.
+
+    Its `items`, if it has any, cost `context_tokens` together with what of its text comes after them. `stopped_by`
+    tells who stopped a reply that was interrupted.
+    """
+
+    id: MessageId
+    role: MessageRole
+    content: str
+    token_count: int
+    context_tokens: int | None
+    finish_reason: str | None
+    stopped_by: str | None
+    items: tuple[ContextItemRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,7 @@ class ChatService:
             await self.perform(run)  # its owner died before it had begun: nothing was shown, so nothing is lost
             return
         run.draft = Draft.of(events)
+        await self._conversations.resume(run)
         run.stop_recovered()
         await self._close(run, Outcome("interrupted"))
 
@@ -283,7 +284,7 @@ class ChatService:
         usage = usage_counts(outcome.usage)
         ending = Ending(
             [encode(event, run.record.id, at) for event in events],
-            await self._reply_of(run.draft),
+            await self._reply_of(run),
             outcome.finish_reason,
             outcome.error and {"code": outcome.error.code, "message": outcome.error.message},
             dict(usage),
@@ -292,12 +293,24 @@ class ChatService:
         )
         await self._engine.close(run, ending)
 
-    async def _reply_of(self, draft: Draft) -> NewReply | None:
+    async def _reply_of(self, run: ActiveRun) -> NewReply | None:
+        draft, text = run.draft, run.draft.text
         if draft.message_id is None:
             return None
-        text = draft.text
-        tokens = await self._tokens.count(text)
-        return NewReply(draft.message_id, text, draft.parts, tokens, draft.provider, draft.model)
+        rest = None
+        if run.in_context is not None:
+            unsaid = text[run.in_context :]
+            rest = await self._tokens.count_message(unsaid) if unsaid.strip() else 0
+        return NewReply(
+            draft.message_id,
+            text,
+            draft.parts,
+            await self._tokens.count(text),
+            draft.provider,
+            draft.model,
+            context_rest=rest,
+            stopped_by=run.interrupt and run.interrupt.by,
+        )
 
     # --- stopping and reading --------------------------------------------------------------------------------------
 

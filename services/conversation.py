@@ -1,17 +1,36 @@
 """What the model is given in a run: the session's context, fitted to its window, and what is said meanwhile."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from db.stores.messages import MessageStore
+from db.ids import MessageId
+from db.stores.context import ContextStore, Stretch
 from services.agent.runner import Given
-from services.agent.types import ChatMessage, ModelMessage
+from services.agent.types import ModelMessage, ToolResultMessage, ToolSpec, Usage
 from services.casting import Casting
+from services.context.items import (
+    Group,
+    Item,
+    decode,
+    encode,
+    groups_of,
+    mended,
+    overhead_of,
+    said_in,
+    summary_item,
+    texts_of,
+)
 from services.context.tokens import MESSAGE_OVERHEAD, TokenCounter
-from services.context.window import ContextItem, DoesNotFit, Window, as_model_messages, fit
-from services.errors import ContextTooLong
+from services.context.tools import ToolCosts
+from services.context.window import DoesNotFit, Window, fit
+from services.errors import ContextTooLong, LeaseLost
+from services.providers.text import clean_text
 from services.runs.active import ActiveRun
 from services.runs.events import ContextUsage
+from services.runs.retry import until_answered
+
+_SHRINK = 0.75
+"""What is still given after a server has said that it was too much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,64 +41,162 @@ class ContextLimits:
     reply_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a model takes, and what goes with each of its calls. All in tokens."""
+
+    limit: int
+    reserve: int
+    prompt: int
+    tools: int
+
+    @property
+    def fixed(self) -> int:
+        """What is there before anybody has said anything."""
+        return self.prompt + self.tools
+
+
 class Conversations:
     """Opens the conversations of runs."""
 
-    def __init__(self, messages: MessageStore, tokens: TokenCounter, limits: ContextLimits) -> None:
-        self._messages = messages
+    def __init__(self, store: ContextStore, tokens: TokenCounter, limits: ContextLimits) -> None:
+        self._store = store
         self._tokens = tokens
+        self._tool_costs = ToolCosts(tokens)
         self._limits = limits
 
-    async def open(self, run: ActiveRun, casting: Casting, prompt: str) -> "RunConversation":
-        """The newest messages that fit the model's window beside the prompt and the reply, with word of how full it is.
+    async def open(
+        self, run: ActiveRun, casting: Casting, prompt: str, tools: Sequence[ToolSpec] = ()
+    ) -> "RunConversation":
+        """The newest messages that fit the model's window beside prompt, tools and reply, with word of how full it is.
 
         Raises `ContextTooLong`.
         """
-        limit = await casting.provider.context_window(casting.model, casting.controls) or self._limits.default_window
-        reserve = casting.controls.get("max_tokens") or self._limits.reply_tokens
-        prompt_tokens = await self._tokens.count_message(prompt) if prompt else 0
-        turns = await self._messages.newest_turns(
-            run.record.session_id,
-            run.record.user_message_id,
-            token_budget=max(0, limit - prompt_tokens),
+        room = await self.room(casting, prompt, tools)
+        record = run.record
+        stretch = await self._store.newest(
+            record.session_id,
+            record.user_message_id,
+            token_budget=max(0, room.limit - room.fixed),
             overhead=MESSAGE_OVERHEAD,
         )
-        items = [
-            ContextItem(
-                turn.role,
-                turn.content,
-                turn.token_count + MESSAGE_OVERHEAD,
-                turn.id,
-                interrupted=turn.finish_reason in ("interrupted", "error"),
-            )
-            for turn in turns
-            if turn.content
-        ]
-        try:
-            window = fit(prompt_tokens, items, limit=limit, reserve=reserve, turn=run.record.request["turns"])
-        except DoesNotFit as error:
-            raise ContextTooLong(
-                f"The message and the system prompt need {error.needed} tokens; the model takes {error.limit}.",
-                needed=error.needed,
-                limit=error.limit,
-            ) from error
-        parts = {"system": prompt_tokens, "history": window.tokens - prompt_tokens, "reserve": window.reserve}
-        run.emit(ContextUsage(window.tokens, limit, limit - window.reserve, parts))
-        return RunConversation(window)
+        conversation = RunConversation(self._store, self._tokens, run, room, stretch)
+        if run.draft.message_id is not None:
+            await conversation.resume(run.draft.message_id)
+        run.emit(_usage(conversation.fitted(), room))
+        return conversation
+
+    async def room(self, casting: Casting, prompt: str, tools: Sequence[ToolSpec]) -> Room:
+        """What the model takes, and how much of it is taken already."""
+        limit = await casting.provider.context_window(casting.model, casting.controls) or self._limits.default_window
+        return Room(
+            limit,
+            casting.controls.get("max_tokens") or self._limits.reply_tokens,
+            await self._tokens.count_message(prompt) if prompt else 0,
+            await self._tool_costs.of(tools),
+        )
+
+    async def resume(self, run: ActiveRun) -> None:
+        """Learn how much of a reply that somebody else began stands in the context already."""
+        if run.draft.message_id is not None:
+            items = await self._store.items(run.draft.message_id)
+            run.in_context = said_in([decode(item) for item in items]) if items else None
 
 
 class RunConversation:
-    """The conversation of one run."""
+    """The conversation of one run: what was said before it, and the reply as far as it has got."""
 
-    def __init__(self, window: Window) -> None:
-        self._window = window
-        self._said: list[ModelMessage] = []
+    def __init__(self, store: ContextStore, tokens: TokenCounter, run: ActiveRun, room: Room, stretch: Stretch) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._run = run
+        self._room = room
+        self._summary = stretch.summary and summary_item(stretch.summary)
+        self._groups: Sequence[Group] = groups_of(stretch.messages)
+        self._reply: list[Item] = []
+        self._given: Window | None = None
 
     async def window(self) -> Given:
-        """The window, then what was said since it was opened."""
-        history = [ChatMessage(role, content) for role, content in as_model_messages(self._window)]
-        return Given((*history, *self._said), self._window.reserve)
+        """What fits: the newest of what was said before, and all of the reply. Raises `ContextTooLong`."""
+        self._given = self.fitted()
+        return Given(self._given.messages, self._given.reserve)
 
     async def add(self, said: Sequence[ModelMessage]) -> None:
-        """Take what was said in this run."""
-        self._said.extend(said)
+        """Store what was said in this run; raises `LeaseLost`, and the run is lost, if it is another's by now."""
+        items = [await self._item(_storable(message)) for message in said]
+        message_id, position = self._run.draft.message_id, len(self._reply)
+        assert message_id is not None, "nothing is said in a run before its reply has begun"
+        stored = [encode(item) for item in items]
+        kept = await until_answered(lambda: self._store.add(self._run.claimed, message_id, position, stored))
+        if not kept:
+            self._run.lose()
+            raise LeaseLost
+        self._take(items)
+
+    async def shrink(self) -> bool:
+        """Give a quarter less from now on; False if nothing is left to leave out."""
+        room, given = self._room, self._given or self.fitted()
+        self._room = replace(room, limit=int((given.tokens + given.reserve) * _SHRINK))
+        try:
+            return self.fitted().tokens < given.tokens
+        except ContextTooLong:
+            self._room = room
+            return False
+
+    async def measured(self, usage: Usage) -> None:
+        """Take what the model's server has counted."""
+
+    async def resume(self, message_id: MessageId) -> None:
+        """Take what is stored of this reply, which somebody else began."""
+        self._take([decode(item) for item in await self._store.items(message_id)])
+
+    def fitted(self) -> Window:
+        """What fits now. Raises `ContextTooLong`."""
+        room = self._room
+        try:
+            return fit(
+                room.fixed,
+                self._groups,
+                limit=room.limit,
+                reserve=room.reserve,
+                turn=self._run.record.request["turns"],
+                summary=self._summary,
+                reply=mended(self._reply),
+            )
+        except DoesNotFit as error:
+            raise _too_long(error, room) from error
+
+    def _take(self, items: Sequence[Item]) -> None:
+        self._reply.extend(items)
+        if self._reply:
+            self._run.in_context = said_in(self._reply)
+
+    async def _item(self, message: ModelMessage) -> Item:
+        counts = [await self._tokens.count(text) for text in texts_of(message) if text]
+        return Item(message, overhead_of(message) + sum(counts))
+
+
+def _storable(message: ModelMessage) -> ModelMessage:
+    """What models say is clean already; tools say anything."""
+    if isinstance(message, ToolResultMessage):
+        return replace(message, content=clean_text(message.content))
+    return message
+
+
+def _usage(window: Window, room: Room) -> ContextUsage:
+    history = window.tokens - room.fixed - (window.summary.tokens if window.summary else 0)
+    parts = {"system": room.prompt, "history": history, "reserve": window.reserve}
+    return ContextUsage(window.tokens, room.limit, room.limit - window.reserve, parts)
+
+
+def _too_long(error: DoesNotFit, room: Room) -> ContextTooLong:
+    prompts = {"the system prompt": room.prompt, "the tools": room.tools, "the message": error.needed - room.fixed}
+    largest = max(prompts, key=lambda name: prompts[name])
+    return ContextTooLong(
+        f"The message, the system prompt and the tools need {error.needed} tokens; the model takes {error.limit}."
+        f" Shorten {largest}, or choose a model with a larger window.",
+        needed=error.needed,
+        limit=error.limit,
+        system=room.prompt,
+        tools=room.tools,
+    )

@@ -12,17 +12,6 @@ from db.stores.rows import record, record_or_none, records
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """What the context needs of a message."""
-
-    id: MessageId
-    role: MessageRole
-    content: str
-    token_count: int
-    finish_reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A page of messages and the position from which the journal tells what they do not."""
 
@@ -121,39 +110,6 @@ class MessageStore:
                 owner_id,
             )
         return record_or_none(MessageRecord, row)
-
-    async def newest_turns(
-        self, session_id: SessionId, leaf: MessageId, *, token_budget: int, overhead: int
-    ) -> list[Turn]:
-        """The turns that end with `leaf`, oldest first, just as many as cover `token_budget`.
-
-        Each turn costs its stored count and `overhead` tokens. The walk stops at the first turn over the budget
-        (that turn included), so its cost does not depend on the length of the session.
-        """
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(
-                """
-                WITH RECURSIVE path AS (
-                    SELECT id, parent_id, role, content, token_count, finish_reason,
-                           token_count + $4::bigint AS total, 1 AS depth
-                    FROM messages WHERE id = $2 AND session_id = $1
-                    UNION ALL
-                    SELECT m.id, m.parent_id, m.role, m.content, m.token_count, m.finish_reason,
-                           path.total + m.token_count + $4, path.depth + 1
-                    FROM path
-                    CROSS JOIN LATERAL (
-                        SELECT * FROM messages WHERE id = path.parent_id AND session_id = $1 LIMIT 1
-                    ) m
-                    WHERE path.total <= $3
-                )
-                SELECT id, role, content, token_count, finish_reason FROM path ORDER BY depth DESC
-                """,
-                session_id,
-                leaf,
-                token_budget,
-                overhead,
-            )
-        return records(Turn, rows)
 
     async def newest_user_texts(self, session_id: SessionId, leaf: MessageId, *, count: int, steps: int) -> list[str]:
         """What the user said last, newest first: up to `count` messages of the branch that ends with `leaf`.

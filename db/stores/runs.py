@@ -78,7 +78,11 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class NewReply:
-    """The assistant message that closes a run."""
+    """The assistant message that closes a run.
+
+    `context_rest` are the tokens of what no item of the context tells of it, None if it has no items. `stopped_by` is
+    who stopped it.
+    """
 
     id: MessageId
     content: str
@@ -86,6 +90,8 @@ class NewReply:
     token_count: int
     provider: str | None
     model: str | None
+    context_rest: int | None = None
+    stopped_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -535,8 +541,10 @@ async def _end(
             SELECT id, session_id, owner_id, first_seq FROM ended WHERE $18
         ), replied AS (
             INSERT INTO messages
-                (id, session_id, parent_id, run_id, role, content, parts, token_count, finish_reason, provider, model)
-            SELECT $11, $1, $12, $2, 'assistant', $13, $14, $15, $7, $16, $17
+                (id, session_id, parent_id, run_id, role, content, parts, token_count, finish_reason, provider, model,
+                 context_tokens, stopped_by)
+            SELECT $11, $1, $12, $2, 'assistant', $13, $14, $15, $7, $16, $17,
+                   (SELECT sum(i.token_count) + $19 FROM context_items i WHERE i.message_id = $11), $20
             FROM head WHERE $11::uuid IS NOT NULL
         ), moved AS (
             -- A message that waited for this reply was stored as a child of the same user message. It moves behind
@@ -568,6 +576,8 @@ async def _end(
         reply and reply.provider,
         reply and reply.model,
         ending.post_response,
+        reply and reply.context_rest,
+        reply and reply.stopped_by,
     )
 
 

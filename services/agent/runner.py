@@ -13,7 +13,7 @@ from services.agent.agent import Agent
 from services.agent.calls import Book, Desk, NoBook
 from services.agent.planning import CallPlan, plan_calls
 from services.agent.types import ChatMessage, ModelMessage, ModelRequest, ToolCall, ToolCallMessage
-from services.errors import UnusableCalls
+from services.errors import ProviderContextTooLong, UnusableCalls
 from services.providers.base import Provider
 from services.runs.events import RefusalDelta, RunEvent, TextDelta, ThinkingDelta
 
@@ -59,6 +59,14 @@ class Conversation(Protocol):
         """Take what was said since the last call; when this returns, it is kept."""
         ...
 
+    async def shrink(self) -> bool:
+        """Give less from now on, as the last call was too long for the model; False if that is not possible."""
+        ...
+
+    async def measured(self, usage: said.Usage) -> None:
+        """Take what the model's server has counted of the last call."""
+        ...
+
 
 class Spoken:
     """A conversation that nobody keeps and that fits into any model."""
@@ -74,11 +82,20 @@ class Spoken:
         """Remember it until the run is over."""
         self._messages.extend(said)
 
+    async def shrink(self) -> bool:
+        """Nothing of it can be left out."""
+        return False
+
+    async def measured(self, usage: said.Usage) -> None:
+        """Nothing was counted that this could be compared with."""
+
 
 @dataclass(slots=True)
 class ModelTurn:
     """One answer of the model, whole."""
 
+    begun: bool = False
+    """Whether anything of it was shown."""
     text: list[str] = field(default_factory=list[str])
     calls: list[ToolCall] = field(default_factory=list[ToolCall])
     refused: bool = False
@@ -149,9 +166,7 @@ class Runner:
         usage: said.Usage | None = None
         while True:
             is_last = tally.begin_turn()
-            turn = await self._ask(
-                agent, await conversation.window(), sink, self._choice(agent, tally, is_last=is_last)
-            )
+            turn = await self._turn(agent, conversation, sink, self._choice(agent, tally, is_last=is_last))
             usage = said.total(usage, turn.usage)
             match decide(turn, is_last=is_last):
                 case Done(reason):
@@ -170,20 +185,33 @@ class Runner:
         ends = {"tool_choice": "none"} if is_last and "tool_choice" in self._provider.controls else {}
         return chosen | ends
 
-    async def _ask(self, agent: Agent, given: Given, sink: Sink, controls: Mapping[str, Any]) -> ModelTurn:
+    async def _turn(
+        self, agent: Agent, conversation: Conversation, sink: Sink, controls: Mapping[str, Any]
+    ) -> ModelTurn:
+        """One answer of the model; what is too long for it is made shorter once."""
+        turn = ModelTurn()
+        try:
+            await self._ask(agent, await conversation.window(), turn, sink, controls)
+        except ProviderContextTooLong:
+            if turn.begun or not await conversation.shrink():
+                raise
+            await self._ask(agent, await conversation.window(), turn, sink, controls)
+        if turn.usage is not None:
+            await conversation.measured(turn.usage)
+        return turn
+
+    async def _ask(self, agent: Agent, given: Given, turn: ModelTurn, sink: Sink, controls: Mapping[str, Any]) -> None:
         request = ModelRequest(
             agent.model,
             (*_instructions(agent), *given.messages),
             _within(controls, given.reply_tokens),
             tuple(tool.spec for tool in agent.tools),
         )
-        turn = ModelTurn()
         async with self._provider.stream(request) as events:
             async for event in events:
                 _take(event, turn, sink)
                 if sink.is_full:
                     await sink.room()
-        return turn
 
 
 class _Tally:
@@ -229,6 +257,7 @@ def _within(controls: Mapping[str, Any], reply_tokens: int | None) -> Mapping[st
 
 
 def _take(event: said.ModelEvent, turn: ModelTurn, sink: Sink) -> None:
+    turn.begun = True
     match event:
         case said.TextDelta(text):
             turn.text.append(text)

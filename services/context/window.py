@@ -1,15 +1,16 @@
-"""Which of a session's items a model is given: the newest that fit, and never more than fit."""
+"""Which of a session's messages a model is given: the newest that fit, and never more than fit. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
-from uuid import UUID
+from dataclasses import dataclass, replace
 
-Role = Literal["user", "assistant", "system"]
+from services.agent.types import ModelMessage, ToolResultMessage
+from services.context.items import Group, Item
+from services.context.tokens import MESSAGE_OVERHEAD
 
-INTERRUPTED_NOTE = "[The user stopped this reply here.]"
-INTERRUPTED_NOTE_TOKENS = 12
-"""What the note and the blank line before it add to a reply, with a little room for how the two join."""
+SHORTENED = "[This result was left out to make room. read_tool_result gives it again: id {}]"
+"""What a running reply is told instead of a tool's result for which there is no room any more."""
+SHORTENED_TOKENS = 32
+"""What that costs beyond the id of the call."""
 
 
 class DoesNotFit(Exception):
@@ -22,88 +23,118 @@ class DoesNotFit(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class ContextItem:
-    """One message as layer 1 keeps it; `tokens` is all that it costs but the note on an interrupted reply."""
-
-    role: Role
-    content: str
-    tokens: int
-    message_id: UUID
-    interrupted: bool = False
-
-    @property
-    def cost(self) -> int:
-        """Tokens that the message takes in a window."""
-        return self.tokens + (INTERRUPTED_NOTE_TOKENS if self.carries_note else 0)
-
-    @property
-    def carries_note(self) -> bool:
-        return self.interrupted and self.role == "assistant"
-
-
-@dataclass(frozen=True, slots=True)
 class Window:
-    """What one model call is given. Always `tokens + reserve <= limit`."""
+    """What one model call is given after the system prompt. Always `tokens + reserve <= limit`."""
 
-    items: tuple[ContextItem, ...]
+    summary: Item | None
+    groups: tuple[Group, ...]
+    reply: tuple[Item, ...]
+    """What was said in the reply that is running."""
     tokens: int
-    """The system prompt and the items."""
+    """The prompt with whatever goes with it, and all of the above."""
     limit: int
     reserve: int
-    """Left for the reply: no more than this may be asked of the model."""
+    """Left for the answer: no more than this may be asked of the model."""
     left_out: int
-    """How many of the oldest items did not fit."""
+    """How many of the oldest groups did not fit."""
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """Everything in the order in which it is told."""
+        history = [item for group in self.groups for item in group.items]
+        return (*([self.summary] if self.summary else ()), *history, *self.reply)
+
+    @property
+    def messages(self) -> tuple[ModelMessage, ...]:
+        """What the model is told."""
+        return tuple(item.message for item in self.items)
 
 
-def fit(prompt_tokens: int, items: Sequence[ContextItem], *, limit: int, reserve: int, turn: int = 1) -> Window:
-    """The longest run of newest items that fits with the system prompt and the reply.
+def fit(
+    prompt_tokens: int,
+    groups: Sequence[Group],
+    *,
+    limit: int,
+    reserve: int,
+    turn: int = 1,
+    summary: Item | None = None,
+    reply: Sequence[Item] = (),
+) -> Window:
+    """The longest run of newest groups that fits beside what goes with every call, the running reply and the answer.
 
-    `items` come oldest first. The newest `turn` of them, and everything from the newest user message on, are always in
-    the window. A window that leaves items out does not begin with a reply whose question it left out.
+    `groups` come oldest first. The newest `turn` of them, and everything from the newest user message on, are always in
+    the window, and so is the running reply: if these alone are too much, the oldest results in it are shortened. The
+    summary stands before everything, as long as it fits beside what must be there. A window that leaves groups out
+    does not begin with a reply whose question it left out.
 
-    The reply gets `reserve` tokens but never more than half of `limit`, or the reply would push out what it answers.
-    If the newest messages need the room, the reserve shrinks, down to a quarter of `limit`.
+    The answer gets `reserve` tokens but never more than half of `limit`, or it would push out what it answers. If the
+    newest messages need the room, the reserve shrinks, down to a quarter of `limit`.
 
     Raises:
-        DoesNotFit: the system prompt, the newest messages and the smallest reserve exceed `limit`.
+        DoesNotFit: what must be there and the smallest reserve exceed `limit`.
     """
-    required = _first_required(items, turn)
-    least = prompt_tokens + sum(item.cost for item in items[required:])
+    required = _first_required(groups, turn)
+    asked = prompt_tokens + sum(group.tokens for group in groups[required:])
     smallest = min(reserve, limit // 4)
+    kept = _shortened(reply, limit - smallest - asked)
+    least = asked + _cost(kept)
     if least + smallest > limit:
         raise DoesNotFit(needed=least + smallest, limit=limit)
     reserve = min(reserve, limit // 2, limit - least)
 
-    start, tokens = required, least
-    while start > 0 and tokens + items[start - 1].cost + reserve <= limit:
+    if summary is not None and least + summary.tokens + reserve > limit:
+        summary = None
+    tokens = least + (summary.tokens if summary else 0)
+    start = required
+    while start > 0 and tokens + groups[start - 1].tokens + reserve <= limit:
         start -= 1
-        tokens += items[start].cost
-    start = _first_legal(items, start, required)
-    chosen = tuple(items[start:])
-    tokens = prompt_tokens + sum(item.cost for item in chosen)
-    return Window(chosen, tokens, limit, reserve, left_out=start)
+        tokens += groups[start].tokens
+    legal = _first_legal(groups, start, required)
+    tokens -= sum(group.tokens for group in groups[start:legal])
+    return Window(summary, tuple(groups[legal:]), kept, tokens, limit, reserve, left_out=legal)
 
 
-def as_model_messages(window: Window) -> list[tuple[Role, str]]:
-    """Role and content of every message; a reply that the user stopped says so at its end."""
-    return [(item.role, _with_note(item) if item.carries_note else item.content) for item in window.items]
+def _cost(items: Sequence[Item]) -> int:
+    return sum(item.tokens for item in items)
 
 
-def _first_required(items: Sequence[ContextItem], turn: int) -> int:
+def _shortened(reply: Sequence[Item], room: int) -> tuple[Item, ...]:
+    """The reply with as many of its oldest results shortened as it takes to fit into `room`."""
+    kept, over = list(reply), _cost(reply) - room
+    for position, item in enumerate(reply):
+        if over <= 0:
+            break
+        short = _short(item)
+        if short.tokens < item.tokens:
+            kept[position] = short
+            over -= item.tokens - short.tokens
+    return tuple(kept)
+
+
+def _short(item: Item) -> Item:
+    """The item, or what stands for it if it is a result."""
+    if not isinstance(item.message, ToolResultMessage):
+        return item
+    id = item.message.call_id
+    tokens = MESSAGE_OVERHEAD + SHORTENED_TOKENS + len(id.encode(errors="replace"))
+    return Item(replace(item.message, content=SHORTENED.format(id)), tokens)
+
+
+def _first_required(groups: Sequence[Group], turn: int) -> int:
     """Where the newest user message, or the turn if it began earlier, begins."""
-    newest = len(items) - 1
-    while newest >= 0 and items[newest].role != "user":
+    newest = len(groups) - 1
+    while newest >= 0 and groups[newest].role != "user":
         newest -= 1
-    begin = len(items) - turn
+    begin = len(groups) - turn
     return max(0, min(newest, begin) if newest >= 0 else begin)
 
 
-def _first_legal(items: Sequence[ContextItem], start: int, required: int) -> int:
+def _first_legal(groups: Sequence[Group], start: int, required: int) -> int:
     """The first place from `start` on after which the first thing said is not a reply; notes of the system may lead."""
     if start == 0:
         return 0
     for position in range(start, required):
-        match items[position].role:
+        match groups[position].role:
             case "user":
                 break
             case "assistant":
@@ -111,7 +142,3 @@ def _first_legal(items: Sequence[ContextItem], start: int, required: int) -> int
             case "system":
                 pass
     return start
-
-
-def _with_note(item: ContextItem) -> str:
-    return f"{item.content}\n\n{INTERRUPTED_NOTE}" if item.content else INTERRUPTED_NOTE

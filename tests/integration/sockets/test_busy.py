@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from services.context.window import INTERRUPTED_NOTE
+from services.context.items import INTERRUPTED_NOTE
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Cut, Hang, Headers, Status, Text, Thinking, Wait, call
 from tests.integration.sockets.client import (
