@@ -45,6 +45,7 @@ from services.prompt.archive import PromptArchive
 from services.prompt.lab import PromptLab
 from services.providers.base import ProviderTimeouts
 from services.providers.registry import Providers, ProviderSettings
+from services.questions import Questions
 from services.replies import ReplyService
 from services.runs.afterwork import Afterwork, Responder
 from services.runs.engine import RunEngine
@@ -145,6 +146,7 @@ async def open_services(
     )
     chat = ChatService(
         casting=casting,
+        questions=Questions(messages=messages, runs=runs, personas=personas, providers=providers),
         composer=prompts.composer,
         personas=personas,
         conversations=Conversations(ContextStore(database), tokens, _context_limits(settings)),
@@ -174,7 +176,7 @@ async def open_services(
         memories=MemoryService(MemoryStore(database), sessions),
         images=images,
         library=LibraryService(LibraryStore(database), module_service, persona_service, images, providers),
-        replies=ReplyService(chat, runs),
+        replies=ReplyService(chat, runs, messages),
         health=HealthService(SchemaStore(database), engine, providers, pool, newest_migration=len(read_migrations())),
         providers=providers,
         tool_servers=pool,

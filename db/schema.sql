@@ -157,7 +157,8 @@ CREATE TABLE post_responses (
 );
 CREATE INDEX post_responses_unfinished ON post_responses (session_id, position) WHERE state <> 'done';
 
--- `parent_id` makes the tree; it has no foreign key because a reply is put between two messages that are there already.
+-- `parent_id` makes the tree; it has no foreign key because a reply is put between two messages that are there already:
+-- one that waits for the reply of the run `waits_for` moves behind it.
 -- `context_tokens` is what a message's items cost together, null where it has none. `stopped_by` is who stopped a reply
 -- that was interrupted: a person, or a service that died.
 CREATE TABLE messages (
@@ -176,10 +177,12 @@ CREATE TABLE messages (
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     context_tokens integer,
-    stopped_by text
+    stopped_by text,
+    waits_for uuid
 );
 CREATE INDEX messages_by_session ON messages (session_id, id);
-CREATE INDEX messages_by_parent ON messages (parent_id);
+CREATE INDEX messages_by_parent ON messages (parent_id, id);
+CREATE INDEX messages_that_begin ON messages (session_id, id) WHERE parent_id IS NULL;
 
 -- Layer 1: the model's view of a message where that is not the message itself, in order, each item with its tokens.
 -- No foreign key to `messages`: the items of a reply are written while it runs, its message when it has ended.

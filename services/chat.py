@@ -19,6 +19,7 @@ from db.stores.runs import (
     NewReply,
     NewRun,
     NewUserMessage,
+    NoSuchMessage,
     NoSuchSession,
     QueueIsFull,
     RunIsActive,
@@ -44,6 +45,7 @@ from services.errors import (
 from services.prompt.composer import Composer, mentions
 from services.providers.controls import validate_controls
 from services.providers.registry import Providers
+from services.questions import Question, Questions, Regenerate, no_message
 from services.runs.active import ActiveRun
 from services.runs.afterwork import Afterwork
 from services.runs.draft import Draft
@@ -76,6 +78,10 @@ class Send:
     connection: str | None = None
     model: str | None = None
     controls: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    replaces: MessageId | None = None
+    """A message of the user beside which these turns stand, in a branch of their own."""
+    answers: MessageId | None = None
+    """A message of the user that is there already and is answered once more: `contents` are what was said in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,7 @@ class ChatService:
         self,
         *,
         casting: CastingOffice,
+        questions: Questions,
         composer: Composer,
         personas: PersonaStore,
         conversations: Conversations,
@@ -124,6 +131,7 @@ class ChatService:
     ) -> None:
         self.epoch = epoch
         self._casting = casting
+        self._questions = questions
         self._composer = composer
         self._personas = personas
         self._conversations = conversations
@@ -139,15 +147,19 @@ class ChatService:
 
     # --- one message, top to bottom --------------------------------------------------------------------------------
 
-    async def send(self, owner_id: UserId, session_id: SessionId, send: Send) -> Accepted:
-        """Store the user's words and see to it that they are answered.
+    async def send(self, owner_id: UserId, session_id: SessionId, send: Send | Regenerate) -> Accepted:
+        """Store the user's words and see to it that they are answered; or that old ones are answered once more.
 
         The answer is read from the journal. The same `client_message_id` with the same words gives the run that
         it gave before. Raises `InvalidRequest`, `UnknownControl`, `InvalidControl`, `UnknownProvider`, `NotFound`,
         `Conflict`, `SessionBusy`, `TooManyRequests`, `ShuttingDown`.
         """
+        if isinstance(send, Regenerate):
+            send = _once_more(send, await self._questions.find(owner_id, session_id, send))
         send = self.checked(send)
         self._check_room(owner_id, session_id)
+        if send.replaces is not None:
+            await self._questions.check(owner_id, session_id, send.replaces)
         if send.persona_id and await self._personas.get(send.persona_id, owner_id) is None:
             raise NotFound("There is no persona with that id.", field="persona_id")
         accepted = await self._accept(owner_id, session_id, send)
@@ -217,9 +229,9 @@ class ChatService:
             )
 
     async def _accept(self, owner_id: UserId, session_id: SessionId, send: Send) -> Accepted:
-        turns = [
-            NewUserMessage(MessageId(new_id()), content, await self._tokens.count(content)) for content in send.contents
-        ]
+        said: Sequence[str] = () if send.answers else send.contents
+        turns = [NewUserMessage(MessageId(new_id()), content, await self._tokens.count(content)) for content in said]
+        message_id = send.answers or turns[-1].id
         new = NewRun(
             RunId(new_id()),
             session_id,
@@ -227,11 +239,13 @@ class ChatService:
             send.client_message_id or str(new_id()),
             turns,
             _stored(send),
+            send.replaces,
+            send.answers,
         )
         at = timestamp()
 
         def announce(queued: bool) -> NewEvent:
-            return encode(MessageAccepted(turns[-1].id, new.client_message_id, queued), new.id, at)
+            return encode(MessageAccepted(message_id, new.client_message_id, queued), new.id, at)
 
         try:
             # A commit that is not answered is tried again: the run's id tells whether it happened.
@@ -247,6 +261,8 @@ class ChatService:
             )
         except NoSuchSession as error:
             raise NotFound("There is no session with that id.") from error
+        except NoSuchMessage as error:
+            raise no_message("replaces" if send.replaces else "message_id") from error
         except RunIsActive as error:
             raise SessionBusy(active_run=str(error)) from error
         except QueueIsFull as error:
@@ -386,6 +402,24 @@ def _bytes(text: str) -> int:
         raise InvalidRequest("A message must be valid Unicode.", field="content") from error
 
 
+def _text(id: UUID | None) -> str | None:
+    return None if id is None else str(id)
+
+
+def _once_more(wanted: Regenerate, question: Question) -> Send:
+    """What was sent then, with what is wanted otherwise this time."""
+    return Send(
+        question.contents,
+        wanted.client_message_id,
+        wanted.when_busy,
+        wanted.persona_id or question.persona_id,
+        wanted.connection or question.connection,
+        wanted.model or question.model,
+        {**question.controls, **wanted.controls},
+        answers=question.message_id,
+    )
+
+
 def _stored(send: Send) -> dict[str, Any]:
     """What the run remembers of the request; `digest` tells a retry from another message with the same id."""
     asked: dict[str, Any] = {
@@ -396,5 +430,7 @@ def _stored(send: Send) -> dict[str, Any]:
         "turns": len(send.contents),
         "mentions": mentions(send.contents),
     }
+    if send.replaces or send.answers:
+        asked |= {"replaces": _text(send.replaces), "answers": _text(send.answers)}
     digest = hashlib.sha256(repr((list(send.contents), asked)).encode()).hexdigest()
     return asked | {"digest": digest, "when_busy": send.when_busy}

@@ -1,6 +1,6 @@
 """Following one run to its end, for callers that have no socket."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -8,9 +8,11 @@ import orjson
 
 from db.ids import MessageId, RunId, SessionId, UserId
 from db.records import MessageRecord, RunRecord
+from db.stores.messages import MessageStore, Siblings
 from db.stores.runs import RunStore
 from services.chat import ChatService, Send
 from services.errors import NotFound, Unavailable
+from services.questions import Regenerate
 from services.runs.feed import Frame, JournalGone, PastIsGone, Reader
 
 
@@ -21,6 +23,7 @@ class Reply:
     run: RunRecord
     user_message: MessageRecord
     message: MessageRecord | None
+    siblings: Mapping[MessageId, Siblings]
 
 
 class RunFrames:
@@ -78,12 +81,13 @@ class RunFrames:
 class ReplyService:
     """Sends messages and waits for what becomes of them."""
 
-    def __init__(self, chat: ChatService, runs: RunStore) -> None:
+    def __init__(self, chat: ChatService, runs: RunStore, messages: MessageStore) -> None:
         self._chat = chat
         self._runs = runs
+        self._messages = messages
 
-    async def ask(self, owner_id: UserId, session_id: SessionId, send: Send) -> Reply:
-        """Send a message and wait for the end of its reply, however it ends.
+    async def ask(self, owner_id: UserId, session_id: SessionId, send: Send | Regenerate) -> Reply:
+        """Send a message, or ask once more, and wait for the end of its reply, however it ends.
 
         A retry with the same `client_message_id` gets the same reply. Raises what `ChatService.send` raises.
         """
@@ -93,7 +97,7 @@ class ReplyService:
 
     @asynccontextmanager
     async def follow(
-        self, owner_id: UserId, session_id: SessionId, send: Send
+        self, owner_id: UserId, session_id: SessionId, send: Send | Regenerate
     ) -> AsyncGenerator[tuple[RunRecord, RunFrames], None]:
         """Send a message and read its run's events from the first. Raises what `ChatService.send` raises.
 
@@ -107,10 +111,11 @@ class ReplyService:
     async def _reply(self, owner_id: UserId, session_id: SessionId, run_id: RunId) -> Reply:
         run = await self._run(owner_id, session_id, run_id)
         said = {message.id: message for message in await self._runs.messages_of(run)}
+        siblings = await self._messages.siblings(session_id, list(said))
         question = said.get(run.user_message_id)
-        if question is None:
+        if question is None or siblings.keys() < said.keys():
             raise NotFound("The session was deleted.")
-        return Reply(run, question, _answer(said, run.reply_message_id))
+        return Reply(run, question, _answer(said, run.reply_message_id), siblings)
 
     async def _run(self, owner_id: UserId, session_id: SessionId, run_id: RunId) -> RunRecord:
         run = await self._runs.get(run_id, session_id, owner_id)

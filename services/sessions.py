@@ -5,8 +5,9 @@ from typing import Any
 
 from db.ids import MessageId, PersonaId, RunId, SessionId, UserId, new_id
 from db.records import SessionRecord
+from db.stores.events import NewEvent
 from db.stores.personas import PersonaStore
-from db.stores.sessions import FirstMessage, NoSuchPersona, SessionStore
+from db.stores.sessions import FirstMessage, NoSuchPersona, NotInSession, SessionStore
 from services.chat import ChatService
 from services.context.tokens import TokenCounter
 from services.errors import Conflict, NotFound, StaleVersion
@@ -76,19 +77,23 @@ class SessionService:
     ) -> SessionRecord:
         """Change the named fields and tell the session's readers.
 
-        Raises what `create` raises, and `StaleVersion` if `version` is given and old.
+        `active_message_id` makes the newest branch that runs through that message the active one. What runs in
+        another branch goes on there. Raises what `create` raises, `NotFound` for that message, and `StaleVersion` if
+        `version` is given and old.
         """
         checked = self._checked(changes)
         if not checked:
             return await self._unchanged(owner_id, session_id, version)
-        event = encode(SessionUpdated(checked), None, timestamp())
         try:
-            updated = await self._sessions.update(session_id, owner_id, checked, version=version, event=event)
+            done = await self._sessions.update(session_id, owner_id, checked, version=version, announce=_announced)
         except NoSuchPersona as error:
             raise _no_persona() from error
-        if updated is None:
+        except NotInSession as error:
+            raise NotFound("There is no message with that id in this session.", field="active_message_id") from error
+        if done is None:
             session = await self.get(owner_id, session_id)
             raise StaleVersion(version=session.version)
+        updated, event = done
         self._journal.show(session_id, None, updated.last_seq, [event])
         return updated
 
@@ -137,6 +142,10 @@ class SessionService:
         if "metadata" in checked:
             checked["metadata"] = dict(checked["metadata"] or {})
         return checked
+
+
+def _announced(changes: Mapping[str, Any]) -> NewEvent:
+    return encode(SessionUpdated(changes), None, timestamp())
 
 
 def _no_persona() -> NotFound:

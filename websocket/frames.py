@@ -45,6 +45,7 @@ class MessageFrame(Frame):
     model: str | None = Field(None, min_length=1, max_length=200)
     controls: dict[str, Any] = Field(default_factory=dict[str, Any])
     when_busy: Literal["interrupt", "queue", "reject"] = "interrupt"
+    replaces: UUID | None = Field(None, description="Your message that this one is an edit of; it stays in its branch.")
 
     @model_validator(mode="after")
     def _has_one_form(self) -> "MessageFrame":
@@ -56,6 +57,22 @@ class MessageFrame(Frame):
     def contents(self) -> list[str]:
         """The user turns, oldest first."""
         return [turn.content for turn in self.messages] if self.messages else [self.content or ""]
+
+
+class RegenerateFrame(Frame):
+    """Please answer once more: a new reply beside the old one, which stays.
+
+    `message_id` is a reply or a message of yours. What is left out is as it was when that was sent.
+    """
+
+    type: Literal["regenerate"]
+    message_id: UUID
+    client_message_id: str | None = Field(None, min_length=1, max_length=200)
+    persona_id: UUID | None = None
+    connection_id: str | None = Field(None, min_length=1, max_length=200)
+    model: str | None = Field(None, min_length=1, max_length=200)
+    controls: dict[str, Any] = Field(default_factory=dict[str, Any])
+    when_busy: Literal["interrupt", "queue", "reject"] = "interrupt"
 
 
 class InterruptFrame(Frame):
@@ -86,7 +103,7 @@ class PingFrame(Frame):
 
 
 ClientFrame = Annotated[
-    AuthenticateFrame | MessageFrame | InterruptFrame | ApproveFrame | PingFrame,
+    AuthenticateFrame | MessageFrame | RegenerateFrame | InterruptFrame | ApproveFrame | PingFrame,
     Field(discriminator="type"),
 ]
 CLIENT_FRAME: TypeAdapter[ClientFrame] = TypeAdapter(ClientFrame)
@@ -149,7 +166,7 @@ class RunEvent(SessionEvent):
 
 
 class MessageAcceptedFrame(RunEvent):
-    """Your words are stored and will be answered."""
+    """Your words are stored and will be answered, or old ones once more: the active branch ends with `message_id`."""
 
     type: Literal["message_accepted"]
     message_id: UUID

@@ -15,9 +15,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.websockets import WebSocket
 
 from db.errors import DatabaseError
-from db.ids import PersonaId, RunId, SessionId, UserId
+from db.ids import MessageId, PersonaId, RunId, SessionId, UserId
 from services.chat import Attachment, ChatService, Send
 from services.errors import ColloquyError, InvalidRequest, NotFound, TooManyRequests, Unavailable
+from services.questions import Regenerate
 from services.runs.feed import JournalGone, PastIsGone
 from websocket.connection import GOING_AWAY, NOT_FOUND, SLOW_READER, TOO_MANY, TRY_AGAIN, Connection, refuse
 from websocket.frames import (
@@ -30,6 +31,7 @@ from websocket.frames import (
     MessageFrame,
     PingFrame,
     PongFrame,
+    RegenerateFrame,
     ResyncFrame,
     ServerShutdownFrame,
     SessionStartFrame,
@@ -218,9 +220,9 @@ class SessionChannel:
                 # Counted but never refused: whoever wants to stop must be able to.
                 spend_quietly(self._budget)
                 await self._chat.interrupt(self._owner_id, self._session_id, frame.run_id and RunId(frame.run_id))
-            case MessageFrame():
+            case MessageFrame() | RegenerateFrame():
                 self._budget.spend()
-                await self._send(frame)
+                await self._send(_wanted(frame))
             case ApproveFrame():
                 self._budget.spend()
                 raise NotFound("No call with that id waits for a decision.", field="tool_call_id")
@@ -234,20 +236,8 @@ class SessionChannel:
             case _:
                 assert_never(frame)
 
-    async def _send(self, frame: MessageFrame) -> None:
-        accepted = await self._chat.send(
-            self._owner_id,
-            self._session_id,
-            Send(
-                frame.contents,
-                frame.client_message_id,
-                frame.when_busy,
-                frame.persona_id and PersonaId(frame.persona_id),
-                frame.connection_id,
-                frame.model,
-                frame.controls,
-            ),
-        )
+    async def _send(self, wanted: Send | Regenerate) -> None:
+        accepted = await self._chat.send(self._owner_id, self._session_id, wanted)
         if not accepted.is_new and accepted.run.first_seq <= self._shown_from:
             # A retry of something that this socket was not shown: without an answer the client would wait for ever.
             for event in await self._chat.replay(accepted.run):
@@ -259,6 +249,18 @@ class SessionChannel:
 
     def _push(self, frame: BaseModel) -> None:
         self._connection.push(frame.model_dump_json(exclude_none=True))
+
+
+def _wanted(frame: MessageFrame | RegenerateFrame) -> Send | Regenerate:
+    """The frame in the words of the chat service."""
+    persona_id = frame.persona_id and PersonaId(frame.persona_id)
+    who_answers = (persona_id, frame.connection_id, frame.model, frame.controls)
+    match frame:
+        case MessageFrame():
+            replaces = frame.replaces and MessageId(frame.replaces)
+            return Send(frame.contents, frame.client_message_id, frame.when_busy, *who_answers, replaces)
+        case RegenerateFrame():
+            return Regenerate(MessageId(frame.message_id), frame.client_message_id, frame.when_busy, *who_answers)
 
 
 def spend_quietly(budget: FrameBudget) -> None:

@@ -9,9 +9,19 @@ from starlette.responses import StreamingResponse
 
 from api.dependencies import Archive, Chat, CurrentUser, Replies, Sessions, Streams, UntilSent, takes_json
 from api.routes.responses import Responses, problems
-from api.schemas.runs import InterruptAnswer, InterruptRequest, MessageSend, RenderedPrompt, ReplyAnswer, Run
+from api.schemas.runs import (
+    InterruptAnswer,
+    InterruptRequest,
+    MessageSend,
+    RegenerateRequest,
+    RenderedPrompt,
+    ReplyAnswer,
+    Run,
+)
 from api.streams import resync_event
 from db.ids import RunId, SessionId
+from services.chat import Send
+from services.questions import Regenerate
 
 router = APIRouter(prefix="/api/sessions/{session_id}", tags=["runs"], dependencies=[Depends(takes_json)])
 
@@ -40,11 +50,26 @@ async def send_message(
 
     Going away does not stop the reply.
     """
-    send = body.to_send()
-    if not _wants_events(request):
-        return ReplyAnswer.of(await replies.ask(user, SessionId(session_id), send))
-    _, frames = await until_sent.enter_async_context(replies.follow(user, SessionId(session_id), send))
-    return streams.open(frames.next)
+    return await _answer(request, replies, streams, until_sent, user, SessionId(session_id), body.to_send())
+
+
+@router.post(
+    "/regenerate",
+    operation_id="regenerateReply",
+    response_model=ReplyAnswer,
+    responses=_REPLY | problems(404, 409, 429, changes=True),
+)
+async def regenerate_reply(
+    session_id: UUID,
+    body: RegenerateRequest,
+    request: Request,
+    user: CurrentUser,
+    replies: Replies,
+    streams: Streams,
+    until_sent: UntilSent,
+) -> ReplyAnswer | EventSourceResponse:
+    """Get another reply beside an old one, which stays; otherwise as `sendMessage`."""
+    return await _answer(request, replies, streams, until_sent, user, SessionId(session_id), body.to_regenerate())
 
 
 @router.post("/interrupt", status_code=202, operation_id="interruptRun", responses=problems(404, 409, changes=True))
@@ -87,6 +112,21 @@ async def get_run(session_id: UUID, run_id: UUID, user: CurrentUser, archive: Ar
 async def render_run(session_id: UUID, run_id: UUID, user: CurrentUser, archive: Archive) -> RenderedPrompt:
     """Make the run's prompt again, of today's templates and of what its scripts said then; say what has changed."""
     return RenderedPrompt.of(await archive.render(user, SessionId(session_id), RunId(run_id)))
+
+
+async def _answer(
+    request: Request,
+    replies: Replies,
+    streams: Streams,
+    until_sent: UntilSent,
+    user: CurrentUser,
+    session_id: SessionId,
+    send: Send | Regenerate,
+) -> ReplyAnswer | EventSourceResponse:
+    if not _wants_events(request):
+        return ReplyAnswer.of(await replies.ask(user, session_id, send))
+    _, frames = await until_sent.enter_async_context(replies.follow(user, session_id, send))
+    return streams.open(frames.next)
 
 
 def _wants_events(request: Request) -> bool:

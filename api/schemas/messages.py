@@ -9,7 +9,17 @@ from pydantic import Field
 from api.schemas.model import Answer
 from api.schemas.pages import Page, cursor_of
 from db.records import MessageRecord, MessageRole
+from db.stores.messages import Siblings
 from services.messages import HistoryPage
+
+
+class MessageSiblings(Answer):
+    """The messages that follow the same message as this one: each begins another branch."""
+
+    count: int = Field(description="How many there are, this one among them.")
+    index: int = Field(description="Which of them this one is; 1 is the oldest.")
+    previous: UUID | None
+    next: UUID | None
 
 
 class Message(Answer):
@@ -28,12 +38,13 @@ class Message(Answer):
     provider: str | None
     model: str | None
     metadata: dict[str, Any]
+    siblings: MessageSiblings
     created_at: datetime
     updated_at: datetime
 
     @classmethod
-    def of(cls, record: MessageRecord) -> Self:
-        """What a client sees of the record."""
+    def of(cls, record: MessageRecord, siblings: Siblings) -> Self:
+        """What a client sees of the record, and of where it stands among its siblings."""
         return cls(
             id=record.id,
             session_id=record.session_id,
@@ -48,13 +59,16 @@ class Message(Answer):
             provider=record.provider,
             model=record.model,
             metadata=record.metadata,
+            siblings=MessageSiblings(
+                count=siblings.count, index=siblings.index, previous=siblings.previous, next=siblings.next
+            ),
             created_at=record.created_at,
             updated_at=record.updated_at,
         )
 
 
 class History(Page[Message]):
-    """Messages of the active branch, newest first, and where to read on."""
+    """Messages of a branch, newest first, and where to read on."""
 
     seq: int = Field(description="Attach with `after` set to this: the events that come tell what is not here.")
     epoch: UUID = Field(description="Positions mean something only within their epoch.")
@@ -62,5 +76,5 @@ class History(Page[Message]):
     @classmethod
     def of(cls, page: HistoryPage) -> Self:
         """What a client sees of the page."""
-        items = [Message.of(message) for message in page.messages]
+        items = [Message.of(message, page.siblings[message.id]) for message in page.messages]
         return cls(items=items, next_cursor=cursor_of(page.next), seq=page.seq, epoch=page.epoch)

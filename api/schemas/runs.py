@@ -10,11 +10,12 @@ from pydantic import Field, model_validator
 from api.schemas.lab import PromptTrace
 from api.schemas.messages import Message
 from api.schemas.model import Answer, Body, Controls, Name, NotNull, Text
-from db.ids import PersonaId
+from db.ids import MessageId, PersonaId
 from db.records import RunRecord, RunState, RunTraceRecord
 from db.stores.runs import WhenBusy
 from services.chat import Send
 from services.prompt.archive import RECIPE, Rendering
+from services.questions import Regenerate
 from services.replies import Reply
 
 _MOST_TURNS = 20
@@ -41,6 +42,9 @@ class MessageSend(Body):
     connection_id: Name | None = Field(None, description="The model server for this message.")
     model: Name | None = None
     controls: Controls | None = None
+    replaces: UUID | None = Field(
+        None, description="A message of yours that this one is an edit of: a new branch begins, the old one stays."
+    )
 
     @model_validator(mode="after")
     def _has_one_form(self) -> Self:
@@ -59,6 +63,35 @@ class MessageSend(Body):
             connection=self.connection_id,
             model=self.model,
             controls=self.controls or {},
+            replaces=self.replaces and MessageId(self.replaces),
+        )
+
+
+class RegenerateRequest(Body):
+    """Which message is to be answered once more. What is left out is as it was when it was sent."""
+
+    message_id: UUID = Field(description="A reply, or a message of yours.")
+    client_message_id: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
+        None, description="Your own id for this request: sent again, it gets the same run and not a second one."
+    )
+    when_busy: Annotated[WhenBusy, NotNull] = Field(
+        "interrupt", description="If a reply is running: stop it, answer after it, or refuse."
+    )
+    persona_id: UUID | None = Field(None, description="Who answers this time.")
+    connection_id: Name | None = Field(None, description="The model server for this time.")
+    model: Name | None = None
+    controls: Controls | None = Field(None, description="Each goes before what was said of it then.")
+
+    def to_regenerate(self) -> Regenerate:
+        """The same in the words of the chat service."""
+        return Regenerate(
+            MessageId(self.message_id),
+            self.client_message_id,
+            self.when_busy,
+            self.persona_id and PersonaId(self.persona_id),
+            self.connection_id,
+            self.model,
+            self.controls or {},
         )
 
 
@@ -178,8 +211,8 @@ class ReplyAnswer(Answer):
         return cls.model_validate(
             {
                 "run_id": reply.run.id,
-                "user_message": Message.of(reply.user_message),
-                "message": reply.message and Message.of(reply.message),
+                "user_message": Message.of(reply.user_message, reply.siblings[reply.user_message.id]),
+                "message": reply.message and Message.of(reply.message, reply.siblings[reply.message.id]),
                 "finish_reason": reply.run.finish_reason,
                 "usage": reply.run.usage,
                 "error": _of_error(reply.run.error),

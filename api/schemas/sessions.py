@@ -33,6 +33,10 @@ class SessionCreate(SessionFields):
 class SessionUpdate(SessionFields):
     """The fields to change; those left out stay as they are."""
 
+    active_message_id: Annotated[UUID | None, NotNull] = Field(
+        None, description="A message whose branch is to be the active one: the newest branch that runs through it."
+    )
+
 
 class Session(Answer):
     """A chat thread. A conversation is the same thing."""
@@ -45,6 +49,7 @@ class Session(Answer):
     model: str | None
     controls: dict[str, Any]
     metadata: dict[str, Any]
+    active_message_id: UUID | None = Field(description="The message with which the active branch ends.")
     version: int = Field(description="Counts changes of what can be set; also the ETag.")
     seq: int = Field(description="The newest position of the session's journal.")
     active_run_id: UUID | None = Field(description="The run that is being answered now.")
@@ -63,6 +68,7 @@ class Session(Answer):
             model=record.model,
             controls=record.controls,
             metadata=record.metadata,
+            active_message_id=record.active_leaf_id,
             version=record.version,
             seq=record.last_seq,
             active_run_id=record.active_run_id,

@@ -1,14 +1,18 @@
 """The full history: every message, whole, in a tree whose active branch is what people see."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from db.ids import MessageId, RunId, SessionId, UserId
 from db.pool import Database
 from db.records import MessageRecord, MessageRole
 from db.stores.rows import record, record_or_none, records
+
+if TYPE_CHECKING:
+    from asyncpg import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,16 @@ class Snapshot:
     messages: list[MessageRecord]
     has_more: bool
     seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Siblings:
+    """How many messages follow the same message, and where one of them stands among them; 1 is the oldest."""
+
+    count: int
+    index: int
+    previous: MessageId | None
+    next: MessageId | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +74,26 @@ class MessageStore:
         self._database = database
 
     async def page(
-        self, session_id: SessionId, owner_id: UserId, *, before: MessageId | None, limit: int
+        self,
+        session_id: SessionId,
+        owner_id: UserId,
+        *,
+        before: MessageId | None,
+        limit: int,
+        branch: MessageId | None = None,
     ) -> Snapshot | None:
-        """Up to `limit` messages of the active branch, newest first, those before the message `before`.
+        """Up to `limit` messages of a branch, newest first, those before the message `before`.
 
-        `seq` is read in the same statement: the events after it, applied to these messages, give every later
-        state. While a run is unfinished that is the position just before its first event. None if the owner
+        The branch is the active one, or the one that ends with the message `branch`; if there is no such message the
+        page is empty. `seq` is read in the same statement: the events after it, applied to these messages, give every
+        later state. While a run is unfinished that is the position just before its first event. None if the owner
         has no such session.
         """
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """
                 WITH RECURSIVE start AS (
-                    SELECT CASE WHEN $3::uuid IS NULL THEN s.active_leaf_id
+                    SELECT CASE WHEN $3::uuid IS NULL THEN coalesce($5::uuid, s.active_leaf_id)
                                 ELSE (SELECT parent_id FROM messages WHERE id = $3 AND session_id = $1) END AS id,
                            coalesce((SELECT min(first_seq) - 1 FROM runs WHERE session_id = $1 AND state <> 'finished'),
                                     j.last_seq) AS seq
@@ -92,11 +113,79 @@ class MessageStore:
                 owner_id,
                 before,
                 limit,
+                branch,
             )
-        if not rows:
-            return None
-        found = records(MessageRecord, [row for row in rows if row["id"] is not None])
-        return Snapshot(found[:limit], len(found) > limit, rows[0]["seq"])
+        return _snapshot(rows, limit)
+
+    async def page_of_all(
+        self, session_id: SessionId, owner_id: UserId, *, before: MessageId | None, limit: int
+    ) -> Snapshot | None:
+        """As `page`, of the messages of all branches."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """
+                WITH start AS (
+                    SELECT coalesce((SELECT min(first_seq) - 1 FROM runs WHERE session_id = $1 AND state <> 'finished'),
+                                    j.last_seq) AS seq
+                    FROM sessions s JOIN journals j ON j.session_id = s.id WHERE s.id = $1 AND s.owner_id = $2
+                )
+                SELECT start.seq, m.* FROM start LEFT JOIN LATERAL (
+                    SELECT * FROM messages
+                    WHERE session_id = $1 AND ($3::uuid IS NULL OR id < $3) ORDER BY id DESC LIMIT $4::bigint + 1
+                ) m ON true
+                ORDER BY m.id DESC
+                """,
+                session_id,
+                owner_id,
+                before,
+                limit,
+            )
+        return _snapshot(rows, limit)
+
+    async def siblings(self, session_id: SessionId, message_ids: Sequence[MessageId]) -> dict[MessageId, Siblings]:
+        """Where each of the messages stands among those that follow the same one."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """
+                SELECT m.id, s.* FROM messages m CROSS JOIN LATERAL (
+                    SELECT count(*) AS count, count(*) FILTER (WHERE id <= m.id) AS index,
+                           (array_agg(id ORDER BY id DESC) FILTER (WHERE id < m.id))[1] AS previous,
+                           (array_agg(id ORDER BY id) FILTER (WHERE id > m.id))[1] AS next
+                    FROM (
+                        SELECT id FROM messages WHERE parent_id = m.parent_id AND session_id = $1
+                        UNION ALL
+                        SELECT id FROM messages WHERE m.parent_id IS NULL AND parent_id IS NULL AND session_id = $1
+                    ) beside
+                ) s
+                WHERE m.session_id = $1 AND m.id = ANY ($2::uuid[])
+                """,
+                session_id,
+                list(message_ids),
+            )
+        return {MessageId(row["id"]): record(Siblings, row) for row in rows}
+
+    async def turns_to(self, session_id: SessionId, owner_id: UserId, message_id: MessageId) -> list[MessageRecord]:
+        """The user's message and those before it that were sent together with it, oldest first."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """
+                WITH RECURSIVE path AS (
+                    SELECT m.*, 1 AS depth FROM messages m JOIN sessions s ON s.id = m.session_id
+                    WHERE m.id = $3 AND m.session_id = $1 AND s.owner_id = $2 AND m.role = 'user'
+                    UNION ALL
+                    SELECT m.*, path.depth + 1 FROM path
+                    CROSS JOIN LATERAL (
+                        SELECT * FROM messages WHERE id = path.parent_id AND session_id = $1 LIMIT 1
+                    ) m
+                    WHERE m.role = 'user' AND m.run_id = path.run_id
+                )
+                SELECT * FROM path ORDER BY depth DESC
+                """,
+                session_id,
+                owner_id,
+                message_id,
+            )
+        return records(MessageRecord, rows)
 
     async def get(self, message_id: MessageId, owner_id: UserId) -> MessageRecord | None:
         """The owner's message with that id."""
@@ -359,3 +448,11 @@ class MessageStore:
                 max_bytes,
             )
         return records(Line, rows)
+
+
+def _snapshot(rows: "Sequence[Record]", limit: int) -> Snapshot | None:
+    """What was read of a session, if there is one: each row has the position, and a message if there is any."""
+    if not rows:
+        return None
+    found = records(MessageRecord, [row for row in rows if row["id"] is not None])
+    return Snapshot(found[:limit], len(found) > limit, rows[0]["seq"])

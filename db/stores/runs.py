@@ -8,6 +8,7 @@ from db.errors import DatabaseError, DuplicateName
 from db.ids import MessageId, ReplicaId, RunId, SessionId, UserId
 from db.pool import Database
 from db.records import MessageRecord, RunRecord
+from db.stores.branches import newest_leaf
 from db.stores.events import NewEvent
 from db.stores.rows import record, record_or_none, records
 
@@ -29,6 +30,10 @@ class QueueIsFull(DatabaseError):
     """Too many messages wait in this session."""
 
 
+class NoSuchMessage(DatabaseError):
+    """The session has no message of the user with that id."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewUserMessage:
     """One user turn to be stored."""
@@ -40,7 +45,11 @@ class NewUserMessage:
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """What a user asks for: one or more user turns, answered by one reply."""
+    """What a user asks for: one or more user turns, answered by one reply.
+
+    The turns follow the newest message of the active branch, or stand beside the message that the first one
+    `replaces`. A run without turns of its own `answers` one that is there already.
+    """
 
     id: RunId
     session_id: SessionId
@@ -48,6 +57,8 @@ class NewRun:
     client_message_id: str
     messages: Sequence[NewUserMessage]
     request: dict[str, Any]
+    replaces: MessageId | None = None
+    answers: MessageId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +126,14 @@ class Ended:
     next: Claimed | None
 
 
+@dataclass(frozen=True, slots=True)
+class SteppedBack:
+    """The event that tells that another branch is shown again, and its position."""
+
+    seq: int
+    event: NewEvent
+
+
 class RunStore:
     """The life of runs in the database."""
 
@@ -134,7 +153,8 @@ class RunStore:
         """Store the user's words and the run in one transaction, and take the lease if the session is idle.
 
         The same `client_message_id` gives the run that was accepted before. `announce(queued)` makes the
-        event that says so. Raises `NoSuchSession`, `RunIsActive` (with `when_busy="reject"`), `QueueIsFull`.
+        event that says so. Raises `NoSuchSession`, `NoSuchMessage`, `RunIsActive` (with `when_busy="reject"`),
+        `QueueIsFull`.
         """
         try:
             async with self._database.connection() as connection:
@@ -174,6 +194,7 @@ class RunStore:
             for run in known:
                 if run.client_message_id == new.client_message_id:
                     return _accepted_before(run, known[0], new, head["run_id"], Lease(replica_id, head["fence"]))
+            await _check_message(connection, new.session_id, new.replaces or new.answers)
             if known and when_busy == "reject":
                 raise RunIsActive(str(known[0].id))
             if len(known) > queue_limit:
@@ -202,6 +223,20 @@ class RunStore:
                 SELECT j.last_seq, s.active_leaf_id FROM journals j JOIN sessions s ON s.id = j.session_id
                 WHERE j.session_id = $1 AND s.owner_id = $13
                   AND ($8 OR NOT EXISTS (SELECT FROM runs WHERE session_id = $1 AND state <> 'finished'))
+            ), place AS (
+                -- What is said now follows the newest message, and waits there for the newest reply to it.
+                SELECT seen.last_seq, seen.active_leaf_id AS parent_id,
+                       (SELECT id FROM runs
+                        WHERE session_id = $1 AND state <> 'finished' AND user_message_id = seen.active_leaf_id
+                        ORDER BY first_seq DESC LIMIT 1) AS waits_for
+                FROM seen
+                WHERE $14::uuid IS NULL
+                  AND ($15::uuid IS NULL
+                       OR EXISTS (SELECT FROM messages WHERE id = $15 AND session_id = $1 AND role = 'user'))
+                UNION ALL
+                -- What is said in place of something else stands beside it, and waits for what that waits for.
+                SELECT seen.last_seq, old.parent_id, old.waits_for
+                FROM seen JOIN messages old ON old.id = $14 AND old.session_id = $1 AND old.role = 'user'
             ), head AS (
                 UPDATE journals j SET
                     last_seq = j.last_seq + 1,
@@ -209,25 +244,26 @@ class RunStore:
                     replica_id = CASE WHEN $8 THEN j.replica_id ELSE $9 END,
                     fence = CASE WHEN $8 THEN j.fence ELSE j.fence + 1 END,
                     lease_until = CASE WHEN $8 THEN j.lease_until ELSE now() + make_interval(secs => $10) END
-                FROM seen
-                WHERE j.session_id = $1 AND j.last_seq = seen.last_seq AND ($8 OR j.run_id IS NULL)
-                RETURNING j.last_seq, j.fence, seen.active_leaf_id
+                FROM place
+                WHERE j.session_id = $1 AND j.last_seq = place.last_seq AND ($8 OR j.run_id IS NULL)
+                RETURNING j.last_seq, j.fence, place.parent_id, place.waits_for
             ), event AS (
                 INSERT INTO events (session_id, seq, run_id, type, body)
                 SELECT $1, head.last_seq, $2, $11, $12 FROM head
             ), said AS (
-                INSERT INTO messages (id, session_id, parent_id, run_id, role, content, token_count)
-                SELECT t.id, $1, coalesce(lag(t.id) OVER (ORDER BY t.ordinal), head.active_leaf_id), $2, 'user',
-                       t.content, t.token_count
+                INSERT INTO messages (id, session_id, parent_id, waits_for, run_id, role, content, token_count)
+                SELECT t.id, $1, coalesce(lag(t.id) OVER (ORDER BY t.ordinal), head.parent_id),
+                       CASE WHEN t.ordinal = 1 THEN head.waits_for END, $2, 'user', t.content, t.token_count
                 FROM head CROSS JOIN unnest($4::uuid[], $5::text[], $6::int[])
                     WITH ORDINALITY AS t (id, content, token_count, ordinal)
             ), leaf AS (
-                UPDATE sessions s SET active_leaf_id = ($4::uuid[])[cardinality($4::uuid[])], updated_at = now()
+                UPDATE sessions s SET active_leaf_id = coalesce($15, ($4::uuid[])[cardinality($4::uuid[])]),
+                    updated_at = now()
                 FROM head WHERE s.id = $1
             )
             INSERT INTO runs
                 (id, session_id, owner_id, client_message_id, user_message_id, state, request, first_seq, started_at)
-            SELECT $2, $1, $13, $3, ($4::uuid[])[cardinality($4::uuid[])],
+            SELECT $2, $1, $13, $3, coalesce($15, ($4::uuid[])[cardinality($4::uuid[])]),
                    CASE WHEN $8 THEN 'queued' ELSE 'running' END, $7,
                    head.last_seq, CASE WHEN $8 THEN NULL ELSE now() END
             FROM head
@@ -246,6 +282,8 @@ class RunStore:
             event.type,
             event.body,
             new.owner_id,
+            new.replaces,
+            new.answers,
         )
         return None if row is None else Claimed(record(RunRecord, row), Lease(replica_id, row["fence"]))
 
@@ -436,6 +474,38 @@ class RunStore:
             )
         return last_seq
 
+    async def step_back(self, run: RunRecord, announce: Callable[[MessageId], NewEvent]) -> SteppedBack | None:
+        """Show again what followed the message that the ended run was to answer once more and did not.
+
+        `announce(leaf)` makes the event that says so. None if there is nothing to be shown instead, or somebody
+        looks at something else by now.
+        """
+        async with self._database.transaction() as connection:
+            head = await _lock_journal(connection, run.session_id)
+            leaf = await newest_leaf(connection, run.session_id, run.user_message_id)
+            if head is None or leaf is None or leaf == run.user_message_id:
+                return None
+            event = announce(leaf)
+            seq = await connection.fetchval(
+                """
+                WITH leaf AS (
+                    UPDATE sessions SET active_leaf_id = $3 WHERE id = $1 AND active_leaf_id = $2 RETURNING id
+                ), head AS (
+                    UPDATE journals j SET last_seq = j.last_seq + 1 FROM leaf WHERE j.session_id = leaf.id
+                    RETURNING j.last_seq
+                ), event AS (
+                    INSERT INTO events (session_id, seq, type, body) SELECT $1, last_seq, $4, $5 FROM head
+                )
+                SELECT last_seq FROM head
+                """,
+                run.session_id,
+                run.user_message_id,
+                leaf,
+                event.type,
+                event.body,
+            )
+        return None if seq is None else SteppedBack(seq, event)
+
     async def notify_interrupt(self, run_id: RunId) -> None:
         """Ask the replica that performs the run, whichever it is, to stop it."""
         async with self._database.connection() as connection:
@@ -475,14 +545,29 @@ class RunStore:
         return record_or_none(RunRecord, row)
 
     async def messages_of(self, run: RunRecord) -> list[MessageRecord]:
-        """The user turns and the reply of a run, oldest first."""
+        """The message that a run answers and its reply, as far as they are there."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                "SELECT * FROM messages WHERE session_id = $1 AND run_id = $2 ORDER BY role = 'assistant', id",
+                "SELECT * FROM messages WHERE session_id = $1 AND id = ANY ($2::uuid[])",
                 run.session_id,
-                run.id,
+                [run.user_message_id, run.reply_message_id],
             )
         return records(MessageRecord, rows)
+
+    async def answered_by(self, session_id: SessionId, owner_id: UserId, reply_id: MessageId) -> MessageId | None:
+        """The message to which the owner's session is being given that reply just now."""
+        async with self._database.connection() as connection:
+            return await connection.fetchval(
+                """
+                SELECT r.user_message_id FROM runs r
+                JOIN events e ON e.session_id = r.session_id AND e.seq >= r.first_seq AND e.run_id = r.id
+                WHERE r.session_id = $1 AND r.owner_id = $2 AND r.state = 'running'
+                  AND e.type = 'assistant_start' AND e.body::jsonb ->> 'message_id' = $3
+                """,
+                session_id,
+                owner_id,
+                str(reply_id),
+            )
 
 
 def _accepted_before(run: RunRecord, oldest: RunRecord, new: NewRun, leased: RunId | None, lease: Lease) -> Accepted:
@@ -498,6 +583,16 @@ async def _lock_journal(connection: "PooledConnection", session_id: SessionId):
     return await connection.fetchrow(
         "SELECT last_seq, fence, run_id FROM journals WHERE session_id = $1 FOR UPDATE", session_id
     )
+
+
+async def _check_message(connection: "PooledConnection", session_id: SessionId, message_id: MessageId | None) -> None:
+    if message_id is None:
+        return
+    found = await connection.fetchval(
+        "SELECT true FROM messages WHERE id = $1 AND session_id = $2 AND role = 'user'", message_id, session_id
+    )
+    if not found:
+        raise NoSuchMessage(str(message_id))
 
 
 async def _mark_interrupted(connection: "PooledConnection", run_ids: Sequence[RunId], by: str) -> None:
@@ -549,11 +644,15 @@ async def _end(
         ), moved AS (
             -- A message that waited for this reply was stored as a child of the same user message. It moves behind
             -- the reply, so the history reads question, answer, question, whatever was committed first.
-            UPDATE messages m SET parent_id = $11
-            FROM head WHERE m.parent_id = $12 AND m.session_id = $1 AND m.role = 'user' AND $11::uuid IS NOT NULL
+            UPDATE messages m SET parent_id = $11, waits_for = NULL
+            FROM head WHERE m.parent_id = $12 AND m.session_id = $1 AND m.waits_for = $2 AND $11::uuid IS NOT NULL
         ), leaf AS (
+            -- Of several replies to the same message the one that was asked for last is to be seen in the end.
             UPDATE sessions s SET updated_at = now(),
-                active_leaf_id = CASE WHEN s.active_leaf_id = $12 THEN $11 ELSE s.active_leaf_id END
+                active_leaf_id = CASE
+                    WHEN s.active_leaf_id = $12 AND NOT EXISTS (
+                        SELECT FROM runs WHERE session_id = $1 AND state = 'queued' AND user_message_id = $12
+                    ) THEN $11 ELSE s.active_leaf_id END
             FROM head WHERE s.id = $1 AND $11::uuid IS NOT NULL
         )
         SELECT head.base + 1 FROM head

@@ -1,6 +1,6 @@
 """Sessions: chat threads, each with the journal that belongs to it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,7 @@ from db.errors import DatabaseError
 from db.ids import MessageId, PersonaId, SessionId, UserId
 from db.pool import Database
 from db.records import SessionRecord
+from db.stores.branches import newest_leaf
 from db.stores.events import NewEvent
 from db.stores.rows import record, record_or_none, records
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 class NoSuchPersona(DatabaseError):
     """The owner has no persona with that id."""
+
+
+class NotInSession(DatabaseError):
+    """The session has no message with that id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +128,19 @@ class SessionStore:
         changes: Mapping[str, Any],
         *,
         version: int | None,
-        event: NewEvent,
-    ) -> SessionRecord | None:
-        """Set the named fields and tell the session's readers by `event`, in one transaction.
+        announce: Callable[[Mapping[str, Any]], NewEvent],
+    ) -> tuple[SessionRecord, NewEvent] | None:
+        """Set the named fields and tell the session's readers, in one transaction.
 
-        None if there is no such session, or if `version` is given and is no longer the newest. Raises
-        `NoSuchPersona`.
+        `active_message_id` stands for the newest branch through that message: what is set is where that ends.
+        `announce` makes the event of what is set. None if there is no such session, or if `version` is given and is
+        no longer the newest. Raises `NoSuchPersona` and `NotInSession`.
         """
         async with self._database.transaction() as connection:
             # The journal first, here as everywhere, so that no two transactions wait for each other.
             await _lock_journal(connection, session_id, owner_id)
             await _hold_persona(connection, changes, owner_id)
+            changes = await _with_leaf(connection, session_id, owner_id, changes)
             row = await connection.fetchrow(
                 """
                 UPDATE sessions SET
@@ -145,6 +152,7 @@ class SessionStore:
                     model = CASE WHEN given ? 'model' THEN given ->> 'model' ELSE model END,
                     controls = coalesce(given -> 'controls', controls),
                     metadata = coalesce(given -> 'metadata', metadata),
+                    active_leaf_id = coalesce((given ->> 'active_message_id')::uuid, active_leaf_id),
                     version = version + 1, updated_at = now()
                 FROM (SELECT $4::jsonb) AS _ (given)
                 WHERE id = $1 AND owner_id = $2 AND ($3::bigint IS NULL OR version = $3)
@@ -157,6 +165,7 @@ class SessionStore:
             )
             if row is None:
                 return None
+            event = announce(changes)
             await connection.execute(
                 """
                 WITH head AS (UPDATE journals SET last_seq = last_seq + 1 WHERE session_id = $1 RETURNING last_seq)
@@ -173,7 +182,8 @@ class SessionStore:
                 """,
                 session_id,
             )
-        return record_or_none(SessionRecord, updated)
+        assert updated is not None
+        return record(SessionRecord, updated), event
 
     async def delete(self, session_id: SessionId, owner_id: UserId, *, version: int | None) -> bool:
         """Delete the session with everything in it; False if there is none (or not of that version)."""
@@ -202,6 +212,19 @@ async def _lock_journal(connection: "PooledConnection", session_id: SessionId, o
         session_id,
         owner_id,
     )
+
+
+async def _with_leaf(
+    connection: "PooledConnection", session_id: SessionId, owner_id: UserId, changes: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The changes with the end of the branch in place of the message that was named."""
+    if "active_message_id" not in changes:
+        return changes
+    owned = await connection.fetchval("SELECT true FROM sessions WHERE id = $1 AND owner_id = $2", session_id, owner_id)
+    leaf = await newest_leaf(connection, session_id, changes["active_message_id"])
+    if owned and leaf is None:
+        raise NotInSession(str(changes["active_message_id"]))
+    return {**changes, "active_message_id": leaf}
 
 
 async def _hold_persona(connection: "PooledConnection", fields: Mapping[str, Any], owner_id: UserId) -> None:

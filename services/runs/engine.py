@@ -19,7 +19,7 @@ from db.stores.runs import Claimed, Ended, Ending, RunStore
 from services.runs.active import ActiveRun
 from services.runs.afterwork import Afterwork
 from services.runs.draft import Draft
-from services.runs.events import NO_USAGE, AssistantEnd, Interrupted, RunEvent, encode, timestamp
+from services.runs.events import NO_USAGE, AssistantEnd, Interrupted, RunEvent, SessionUpdated, encode, timestamp
 from services.runs.feed import Feeds
 from services.runs.journal import Journal
 from services.runs.retry import until_answered
@@ -205,6 +205,8 @@ class RunEngine:
             self.launch(ended.next)
         if ending.post_response:
             self._afterwork.begin(run.record.session_id)
+        if ending.reply is None:
+            await self._step_back(run.record)
         return ended
 
     async def _cancel_queued(self, run: RunRecord, by: str) -> bool:
@@ -218,7 +220,21 @@ class RunEngine:
         if last_seq is None:
             return False
         self._journal.show(run.session_id, run.id, last_seq - len(events) + 1, events)
+        await self._step_back(run)
         return True
+
+    async def _step_back(self, run: RunRecord) -> None:
+        """A message that was not answered once more is seen with what followed it before."""
+        if not run.request.get("answers"):
+            return
+        at = timestamp()
+        stepped = await until_answered(
+            lambda: self._runs.step_back(
+                run, lambda leaf: encode(SessionUpdated({"active_message_id": str(leaf)}), None, at)
+            )
+        )
+        if stepped is not None:
+            self._journal.show(run.session_id, None, stepped.seq, [stepped.event])
 
     # --- keeping house -----------------------------------------------------------------------------------------
 

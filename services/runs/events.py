@@ -41,7 +41,7 @@ STAGES: Mapping[int, Stage] = {
 
 @dataclass(frozen=True, slots=True)
 class MessageAccepted:
-    """The user's words are stored and will be answered."""
+    """The user's words are stored and will be answered; the session's active branch ends with them now."""
 
     type: ClassVar[str] = "message_accepted"
     message_id: UUID

@@ -120,12 +120,25 @@ _json = st.recursive(
     max_leaves=8,
 )
 _names = st.sampled_from(
-    ["content", "messages", "controls", "run_id", "nonce", "token", "when_busy", "tool_call_id", "decision", "surprise"]
+    [
+        "content",
+        "messages",
+        "controls",
+        "run_id",
+        "nonce",
+        "token",
+        "when_busy",
+        "tool_call_id",
+        "decision",
+        "message_id",
+        "replaces",
+        "surprise",
+    ]
 )
 
 
 @given(
-    st.sampled_from(["message", "interrupt", "approve", "ping", "authenticate"]),
+    st.sampled_from(["message", "regenerate", "interrupt", "approve", "ping", "authenticate"]),
     st.dictionaries(_names, _json, max_size=4),
 )
 def test_no_fields_of_a_frame_break_its_reading(type: str, fields: dict[str, Any]):
