@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from mcp_types import Tool, ToolAnnotations
 
 from services.mcp.config import McpServer
+from services.mcp.listing import PERMISSIVE
 from services.mcp.naming import qualified_name
-from services.mcp.schemas import PERMISSIVE, UnusableSchema, checked
+from services.mcp.schemas import UnusableSchema, checked
 from services.mcp.types import Approval, McpTool
 from services.providers.text import clean_text
 

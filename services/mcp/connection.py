@@ -63,6 +63,7 @@ class Connection:
         self._wake = asyncio.Event()
         self._fresh = asyncio.Event()
         self._is_suspect = False
+        self._ended_by_itself = False
         self._looked = 0.0
         self._stdio: StdioTransport | None = None
         self.task = asyncio.create_task(self._live(), name=f"tool server {server.name}")
@@ -137,7 +138,7 @@ class Connection:
             self.reason = self.reason or _reason(error)
         finally:
             self._client = None
-            if self._stdio and not self._stopping:
+            if self._stdio and self._ended_by_itself:
                 self.reason = self._stdio.outcome() or self.reason
             if not self.ready.done():
                 self.reason = self.reason or "it was stopped"
@@ -178,9 +179,9 @@ class Connection:
         return HttpTransport(reach, longest=longest)
 
     def _has_ended(self) -> None:
-        """Called when the server says nothing more."""
-        if not self._stopping:
-            self.reason = self.reason or "it ended"
+        """Called when the server has ended by itself."""
+        self._ended_by_itself = True
+        self.reason = self.reason or "it ended"
         self._wake.set()
 
     async def _hear(self, message: IncomingMessage) -> None:

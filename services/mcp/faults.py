@@ -13,4 +13,4 @@ class Forgotten(ConnectionEnded):
 
 def unusable(server: str, reason: str) -> str:
     """The sentence for a server that cannot be used."""
-    return f"The tool server {server} cannot be used: {reason}."
+    return f"The tool server {server} cannot be used: {reason.rstrip('.')}."

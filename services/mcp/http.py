@@ -12,7 +12,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 
 from services.mcp.config import Address
-from services.mcp.wire import TOO_LARGE, UNREACHABLE, bounded, too_large
+from services.mcp.wire import TOO_LARGE, UNREACHABLE, bounded, is_too_complex, too_large
 
 _CONNECT_SECONDS = 10.0
 _FAREWELL_SECONDS = 2.0
@@ -82,7 +82,8 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
             await stream.aclose()
             return _failure(request, UNREACHABLE, "it sends compressed answers, for which it was not asked")
         if _kind(response) == "text/event-stream":
-            response.stream = _Ending(stream, self._longest * _STREAM_FACTOR)
+            longest = None if _is_subscription(request) else self._longest * _STREAM_FACTOR
+            response.stream = _BoundedStream(stream, longest)
             return response
         return await self._whole(request, response, stream)
 
@@ -97,23 +98,28 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
                     return _failure(request, TOO_LARGE, too_large(self._longest))
         finally:
             await stream.aclose()
+        if is_too_complex(bytes(body)):
+            return _failure(request, TOO_LARGE, too_large(self._longest))
         if response.status_code in (401, 403):
             return _failure(request, UNREACHABLE, f"it refused our credentials (HTTP {response.status_code})")
         return httpx2.Response(response.status_code, headers=response.headers, content=bytes(body), request=request)
 
 
-class _Ending(httpx2.AsyncByteStream):
-    """A stream that breaks off when it has become too long."""
+class _BoundedStream(httpx2.AsyncByteStream):
+    """A stream of events that breaks off at one that cannot be looked at, or when it has become too long."""
 
-    def __init__(self, inner: httpx2.AsyncByteStream, longest: int) -> None:
+    def __init__(self, inner: httpx2.AsyncByteStream, longest: int | None) -> None:
         self._inner = inner
-        self._left = longest
+        self._longest = longest
+        self._size = 0
+        self._event = b""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._inner:
-            self._left -= len(chunk)
-            if self._left < 0:
-                raise httpx2.ReadError("the stream is too long")
+            self._size += len(chunk)
+            self._event = self._event[self._event.rfind(b"\n\n") + 1 :] + chunk
+            if is_too_complex(self._event) or (self._longest is not None and self._size > self._longest):
+                raise httpx2.SSEError("more than can be looked at")
             yield chunk
 
     async def aclose(self) -> None:
@@ -149,6 +155,11 @@ def _hurry(request: httpx2.Request) -> None:
         seconds = _NOTICE_SECONDS
     if seconds is not None:
         request.extensions["timeout"] = httpx2.Timeout(seconds).as_dict()
+
+
+def _is_subscription(request: httpx2.Request) -> bool:
+    """Whether it is open for as long as the connection."""
+    return request.method == "GET" or request.headers.get("mcp-method") == "subscriptions/listen"
 
 
 def _kind(response: httpx2.Response) -> str:

@@ -187,11 +187,16 @@ class Instance:
             return
         self._connection = None
         self._ending.add(connection)
-        connection.task.add_done_callback(lambda _: self._ending.discard(connection))
+        connection.task.add_done_callback(lambda _: self._part_with(connection))
         if connection.was_ready:
             self._known = connection.tools
         if connection.reason:
             self._note(connection.reason, was_ready=connection.was_ready)
+
+    def _part_with(self, connection: "Connection") -> None:
+        self._ending.discard(connection)
+        if self.last_error and connection.reason:
+            self.last_error = connection.reason  # by now it is known how the process ended
 
     def _note(self, reason: str, *, was_ready: bool) -> None:
         _log.warning("tool server %s: %s", self.server.name, reason)

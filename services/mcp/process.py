@@ -15,6 +15,7 @@ from services.mcp.config import Program
 _INHERITED: Final = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 _GRACE = 1.0
 """Seconds for each step of ending a process: by itself, when asked to, when killed."""
+_LOOK = 0.2
 _BUFFER = 65_536
 
 
@@ -56,6 +57,12 @@ class ServerProcess:
         if code is None:
             return None
         return f"its process was killed by signal {-code}" if code < 0 else f"its process ended with code {code}"
+
+    async def gone(self) -> None:
+        """Return soon after it has ended."""
+        # Not `wait`, which some event loops let wait for the pipes too, and its children may hold those.
+        while self._process.returncode is None:
+            await asyncio.sleep(_LOOK)
 
     async def end(self) -> bool:
         """End it and all that it has started, with force where needed; False if even that did not help."""

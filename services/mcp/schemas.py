@@ -2,12 +2,9 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from jsonschema import Draft202012Validator, SchemaError
-
-PERMISSIVE: Final[Mapping[str, Any]] = {"type": "object", "additionalProperties": True}
-"""What a tool is offered with whose own schema cannot be used: the server itself still checks what it is given."""
 
 _MOST_BYTES = 65_536
 _DEEPEST = 32

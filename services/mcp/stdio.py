@@ -23,7 +23,8 @@ _CHUNK = 65_536
 _NOTICES_PER_SECOND = 100
 _PAUSE = 0.02
 """Seconds by which a server that floods us is slowed down at each chunk."""
-_LAST_WORDS = 20
+_LAST_WORDS = 10
+_LAST_MOMENT = 0.1
 
 _Incoming = ObjectReceiveStream[SessionMessage | Exception]
 _Outgoing = ObjectSendStream[SessionMessage]
@@ -33,7 +34,7 @@ class StdioTransport(Transport):
     """Starts a program on entering, and ends it, with all that it started, on leaving."""
 
     def __init__(self, name: str, program: Program, *, longest: int, on_end: Callable[[], None]) -> None:
-        """`longest`: bytes of a message. `on_end` is called as soon as the server says nothing more."""
+        """`longest`: bytes of a message. `on_end` is called as soon as the server has ended by itself."""
         self._name = name
         self._program = program
         self._longest = longest
@@ -80,12 +81,15 @@ class _Conversation:
         self._longest = longest
         self._on_end = on_end
         self._has_complained = False
+        self._is_over = False
         self._to_client, self.incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         self.outgoing, self._from_client = anyio.create_memory_object_stream[SessionMessage](0)
-        self._tasks = [asyncio.create_task(work()) for work in (self._read, self._write, self._overhear)]
+        works = (self._read, self._write, self._overhear, self._see_it_end)
+        self._tasks = [asyncio.create_task(work()) for work in works]
 
     def hang_up(self) -> None:
         """Take no more messages in either direction; the pipes are emptied further, so that the server can end."""
+        self._is_over = True
         for stream in (self._to_client, self.incoming, self.outgoing, self._from_client):
             stream.close()
 
@@ -106,11 +110,21 @@ class _Conversation:
                     else:
                         await self._take(line)
                 await asyncio.sleep(_PAUSE if is_flood else 0)
-        self._on_end()
-        self._to_client.close()
+        self._end()
+
+    async def _see_it_end(self) -> None:
+        """Notice the end of a process whose children hold on to its pipes."""
+        await self._process.gone()
+        await asyncio.sleep(_LAST_MOMENT)  # for what it may have said before
+        self._end()
+
+    def _end(self) -> None:
+        if not self._is_over:
+            self._on_end()
+            self._to_client.close()
 
     async def _take(self, line: bytes | TooLong) -> None:
-        message = refusal_of(line, self._longest) if isinstance(line, TooLong) else read_line(line)
+        message = refusal_of(line, self._longest) if isinstance(line, TooLong) else read_line(line, self._longest)
         if message:
             await self._give(message)
         elif line:
@@ -152,4 +166,4 @@ class _Conversation:
 
 
 def _words(line: bytes | TooLong) -> str:
-    return (line.head if isinstance(line, TooLong) else line)[:500].decode(errors="replace")
+    return (line.head if isinstance(line, TooLong) else line)[:200].decode(errors="replace")
