@@ -1,6 +1,7 @@
 """All that stands behind the routes: what is made when the service starts, and in which order."""
 
 import asyncio
+import math
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from db.migrate import read_migrations
 from db.pool import Database
 from db.stores.context import ContextStore
 from db.stores.events import EventStore
+from db.stores.files import FileStore
 from db.stores.first_run import FirstRunStore
 from db.stores.library import LibraryStore
 from db.stores.memories import MemoryStore
@@ -32,6 +34,8 @@ from services.casting import CastingOffice
 from services.chat import ChatLimits, ChatService
 from services.context.tokens import TokenCounter
 from services.conversation import ContextLimits, Conversations
+from services.documents.reader import DocumentReader, ReaderLimits
+from services.files import FileLimits, FileService
 from services.first_run.welcome import Welcome
 from services.health import HealthService
 from services.images import ImageLimits, ImageService
@@ -46,6 +50,7 @@ from services.prompt.lab import PromptLab
 from services.providers.base import ProviderTimeouts
 from services.providers.registry import Providers, ProviderSettings
 from services.questions import Questions
+from services.readings import Readings
 from services.replies import ReplyService
 from services.runs.afterwork import Afterwork, Responder
 from services.runs.engine import RunEngine
@@ -53,7 +58,9 @@ from services.runs.feed import Feeds
 from services.runs.journal import Journal
 from services.scripts.checker import ScriptChecker
 from services.sessions import SessionService
+from services.sweeper import Sweeper
 from services.templates import TemplateService
+from services.vault import Vault
 from websocket.manager import ConnectionManager, SocketLimits
 
 
@@ -72,6 +79,7 @@ class Services:
     archive: PromptArchive
     memories: MemoryService
     images: ImageService
+    files: FileService
     library: LibraryService
     replies: ReplyService
     health: HealthService
@@ -120,6 +128,7 @@ async def open_services(
         lease_seconds=settings.timeouts.lease,
         pending_characters=settings.journal.pending_bytes,
     )
+    files = await _open_files(settings, FileStore(database), tokens, stack)
     casting = CastingOffice(sessions, personas, providers)
     prompts = await open_prompts(database, providers, tokens, casting, settings.sandbox, stack)
     replica_id = ReplicaId(new_id())
@@ -166,7 +175,7 @@ async def open_services(
     return Services(
         settings=settings,
         chat=chat,
-        sessions=SessionService(sessions, personas, tokens, chat, journal, providers),
+        sessions=SessionService(sessions, personas, tokens, chat, journal, providers, files),
         messages=MessageService(messages, chat),
         personas=persona_service,
         modules=module_service,
@@ -175,6 +184,7 @@ async def open_services(
         archive=PromptArchive(runs=runs, traces=RunTraceStore(database), modules=modules, personas=personas),
         memories=MemoryService(MemoryStore(database), sessions),
         images=images,
+        files=files,
         library=LibraryService(LibraryStore(database), module_service, persona_service, images, providers),
         replies=ReplyService(chat, runs, messages),
         health=HealthService(SchemaStore(database), engine, providers, pool, newest_migration=len(read_migrations())),
@@ -185,6 +195,15 @@ async def open_services(
         connections=ConnectionManager(chat, _socket_limits(settings)),
         streams=EventStreams(stall_seconds=settings.timeouts.stall),
     )
+
+
+async def _open_files(settings: Settings, store: FileStore, tokens: TokenCounter, stack: AsyncExitStack) -> FileService:
+    vault = Vault(settings.data_dir / "files")
+    reader = await stack.enter_async_context(DocumentReader(_reader_limits(settings)))
+    readings = Readings(store, vault, reader, tokens, seconds=settings.timeouts.reading)
+    await stack.enter_async_context(readings.running())
+    await stack.enter_async_context(Sweeper(store, vault).running())
+    return FileService(store, vault, reader, readings, _file_limits(settings))
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:
@@ -235,6 +254,25 @@ def _image_limits(settings: Settings) -> ImageLimits:
         bytes=settings.limits.image_bytes,
         pixels=settings.limits.image_pixels,
         per_user=settings.limits.images_per_user,
+    )
+
+
+def _file_limits(settings: Settings) -> FileLimits:
+    limits = settings.limits
+    return FileLimits(limits.file_bytes, limits.files_per_session, limits.file_bytes_per_user)
+
+
+def _reader_limits(settings: Settings) -> ReaderLimits:
+    limits, seconds = settings.limits, settings.timeouts.reading
+    return ReaderLimits(
+        memory_bytes=limits.reading_memory_mib * 2**20,
+        cpu_seconds=math.ceil(seconds * 0.7),
+        wall_seconds=seconds,
+        characters=limits.file_characters,
+        unpacked_bytes=limits.file_unpacked_bytes,
+        pixels=limits.image_pixels,
+        picture_bytes=limits.file_bytes,
+        at_once=limits.reading_at_once,
     )
 
 

@@ -13,6 +13,7 @@ from api.settings import Settings
 from api.streams import EventStreams
 from db.ids import LOCAL_OWNER, UserId
 from services.chat import ChatService
+from services.files import FileService
 from services.health import HealthService
 from services.images import ImageService
 from services.library import LibraryService
@@ -91,6 +92,10 @@ def _images(connection: HTTPConnection) -> ImageService:
     return services_of(connection).images
 
 
+def _files(connection: HTTPConnection) -> FileService:
+    return services_of(connection).files
+
+
 def _health(connection: HTTPConnection) -> HealthService:
     return services_of(connection).health
 
@@ -127,6 +132,7 @@ Archive = Annotated[PromptArchive, Depends(_archive)]
 Memories = Annotated[MemoryService, Depends(_memories)]
 Libraries = Annotated[LibraryService, Depends(_library)]
 Images = Annotated[ImageService, Depends(_images)]
+Files = Annotated[FileService, Depends(_files)]
 Health = Annotated[HealthService, Depends(_health)]
 ModelServers = Annotated[Providers, Depends(_providers)]
 ToolServers = Annotated[McpPool, Depends(_tool_servers)]

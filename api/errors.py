@@ -39,6 +39,7 @@ from services.errors import (
 )
 from services.images import ImageTooLarge
 from services.prompt.expansion import PromptTooLarge
+from services.vault import FileTooLarge
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ STATUSES: Mapping[type[ColloquyError], HTTPStatus] = {
     StaleVersion: HTTPStatus.PRECONDITION_FAILED,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    FileTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownProvider: HTTPStatus.UNPROCESSABLE_ENTITY,

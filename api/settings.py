@@ -87,6 +87,20 @@ class Limits(_Group):
     """The largest picture to be uploaded, unpacked."""
     images_per_user: PositiveInt = 500
     """Pictures that one user may keep."""
+    file_bytes: PositiveInt = 26_214_400
+    """The largest file to be uploaded into a session."""
+    files_per_session: PositiveInt = 200
+    """Files that one session may have."""
+    file_bytes_per_user: PositiveInt = 2_147_483_648
+    """Bytes that all files of one user may have."""
+    file_characters: PositiveInt = 1_000_000
+    """What is read of one document; the rest is left out."""
+    file_unpacked_bytes: PositiveInt = 104_857_600
+    """What may be unpacked of one document."""
+    reading_memory_mib: PositiveInt = 1024
+    """Memory of the process that reads a document or paints a picture."""
+    reading_at_once: PositiveInt = 2
+    """Such processes at once; further files wait."""
     message_bytes: PositiveInt = 262_144
     """The longest message of a user, in UTF-8."""
     backlog_bytes: PositiveInt = 1_048_576
@@ -118,6 +132,8 @@ class Timeouts(_Group):
     """Silence within a reply."""
     run: Seconds = 1800
     """A whole reply, tools included."""
+    reading: Seconds = 30
+    """For a document to be read or a picture to be painted."""
     lease: Seconds = 8
     """After this silence another process finishes what a dead one had begun."""
     authenticate: Seconds = 10

@@ -14,6 +14,7 @@ RunId = NewType("RunId", UUID)
 ReplicaId = NewType("ReplicaId", UUID)
 MemoryId = NewType("MemoryId", UUID)
 SummaryId = NewType("SummaryId", UUID)
+FileId = NewType("FileId", UUID)
 
 LOCAL_OWNER = UserId(UUID("00000000-0000-7000-8000-000000000001"))
 """The one owner of a service without accounts."""

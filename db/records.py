@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from db.ids import MemoryId, MessageId, ModuleId, PersonaId, RunId, SessionId, SummaryId, UserId
+from db.ids import FileId, MemoryId, MessageId, ModuleId, PersonaId, RunId, SessionId, SummaryId, UserId
 
 RunState = Literal["queued", "running", "finished"]
 MessageRole = Literal["user", "assistant", "system"]
@@ -13,6 +13,7 @@ ModuleType = Literal["simple", "advanced"]
 ExecutionContext = Literal["IMMEDIATE", "POST_RESPONSE", "ON_DEMAND"]
 ResultState = Literal["spoke", "failed"]
 SummaryKind = Literal["summary", "marker"]
+TextState = Literal["none", "waiting", "ready", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,40 @@ class MemoryRecord:
     last_message: int | None
     metadata: dict[str, Any]
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file of a session. Its bytes lie on disk.
+
+    `text_note` says why there is no text, or what is to be known of it. `width` and `height` are those of pictures;
+    `view_type` is the kind of the smaller picture that models are shown instead, if there is one.
+    """
+
+    id: FileId
+    session_id: SessionId
+    owner_id: UserId
+    name: str
+    media_type: str
+    size: int
+    sha256: str
+    text_state: TextState
+    text_note: str | None
+    characters: int
+    token_count: int
+    width: int | None
+    height: int | None
+    view_type: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PassageRecord:
+    """A piece of a file's text, and the number of characters before it."""
+
+    file_id: FileId
+    start: int
+    content: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from db.stores.sessions import FirstMessage, NoSuchPersona, NotInSession, Sessio
 from services.chat import ChatService
 from services.context.tokens import TokenCounter
 from services.errors import Conflict, NotFound, StaleVersion
+from services.files import FileService
 from services.providers.controls import validate_controls
 from services.providers.registry import Providers
 from services.runs.events import SessionUpdated, encode, timestamp
@@ -28,6 +29,7 @@ class SessionService:
         chat: ChatService,
         journal: Journal,
         providers: Providers,
+        files: FileService,
     ) -> None:
         self._sessions = sessions
         self._personas = personas
@@ -35,6 +37,7 @@ class SessionService:
         self._chat = chat
         self._journal = journal
         self._providers = providers
+        self._files = files
 
     async def create(self, owner_id: UserId, **fields: Any) -> SessionRecord:
         """Begin a session; what its persona says first is its first message.
@@ -101,8 +104,9 @@ class SessionService:
         """Stop what runs in the session and delete it with all that was said. Raises `NotFound`, `StaleVersion`."""
         await self._unchanged(owner_id, session_id, version)
         await self._stop(owner_id, session_id)
-        if not await self._sessions.delete(session_id, owner_id, version=version):
-            await self._unchanged(owner_id, session_id, version)
+        async with self._files.going_with(owner_id, session_id):
+            if not await self._sessions.delete(session_id, owner_id, version=version):
+                await self._unchanged(owner_id, session_id, version)
         self._journal.end(session_id)
 
     async def interrupt(self, owner_id: UserId, session_id: SessionId, run_id: RunId | None) -> RunId:

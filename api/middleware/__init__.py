@@ -15,7 +15,7 @@ from api.middleware.security_headers import SecurityHeaders
 from api.settings import Settings
 
 _SENT = ["content-type", "if-match", "idempotency-key", "last-event-id", "x-request-id"]
-_FORM_AROUND_A_FILE = 4_096
+_FORM_AROUND_A_FILE = 16_384
 _READ = ["etag", "link", "location", "retry-after", "x-request-id"]
 
 
@@ -37,6 +37,7 @@ def add_middleware(app: FastAPI, settings: Settings) -> None:
 def _larger_bodies(settings: Settings) -> dict[str, int]:
     return {
         "/api/personas/upload-image": settings.limits.image_bytes + _FORM_AROUND_A_FILE,
+        "/api/sessions/*/files": settings.limits.file_bytes + _FORM_AROUND_A_FILE,
         "/api/personas/import": settings.limits.import_bytes,
     }
 

@@ -1,5 +1,6 @@
 """Bounds what a request may carry, whether it says its length or comes in chunks."""
 
+import re
 from collections.abc import Mapping
 
 from starlette.requests import HTTPConnection
@@ -11,19 +12,19 @@ from api.errors import BodyTooLarge, problem_of
 class BodyLimit:
     """Answers 413 as soon as a body is over `most` bytes; the server discards what still comes of it.
 
-    `larger` has the limits of paths that take files.
+    `larger` has the limits of paths that take files; a star in one stands for any id.
     """
 
     def __init__(self, app: ASGIApp, most: int, larger: Mapping[str, int]) -> None:
         self._app = app
         self._most = most
-        self._larger = larger
+        self._larger = {re.compile(re.escape(path).replace(r"\*", "[^/]+")): limit for path, limit in larger.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        most = self._larger.get(scope["path"], self._most)
+        most = self._limit(scope["path"])
         if _announced(scope) > most:
             await self._refuse(most, scope, receive, send)
             return
@@ -47,6 +48,9 @@ class BodyLimit:
                 await send(message)
 
         await self._app(scope, receive_counted, send_unless_refused)
+
+    def _limit(self, path: str) -> int:
+        return next((limit for pattern, limit in self._larger.items() if pattern.fullmatch(path)), self._most)
 
     async def _refuse(self, most: int, scope: Scope, receive: Receive, send: Send) -> None:
         error = BodyTooLarge(f"A body has at most {most} bytes.", limit=most)

@@ -2,7 +2,19 @@
 
 from fastapi import APIRouter
 
-from api.routes import documents, images, library, memories, messages, modules, personas, runs, service, templates
+from api.routes import (
+    documents,
+    files,
+    images,
+    library,
+    memories,
+    messages,
+    modules,
+    personas,
+    runs,
+    service,
+    templates,
+)
 from api.routes.sessions import conversations_router, sessions_router
 
 routers: tuple[APIRouter, ...] = (
@@ -13,6 +25,7 @@ routers: tuple[APIRouter, ...] = (
     templates.router,
     sessions_router,
     conversations_router,
+    files.router,
     memories.router,
     messages.router,
     runs.router,
