@@ -20,6 +20,7 @@ _TAGS = [
     {"name": "modules", "description": "The parts that prompts are made of: texts, and scripts that make texts."},
     {"name": "templates", "description": "Prompts before they are saved."},
     {"name": "memories", "description": "What scripts kept of a thread."},
+    {"name": "files", "description": "What was uploaded into a thread, and its text."},
     {"name": "service", "description": "Health and configuration."},
 ]
 
