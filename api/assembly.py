@@ -181,7 +181,9 @@ async def open_services(
         modules=module_service,
         templates=templates,
         lab=prompts.lab,
-        archive=PromptArchive(runs=runs, traces=RunTraceStore(database), modules=modules, personas=personas),
+        archive=PromptArchive(
+            sessions=sessions, runs=runs, traces=RunTraceStore(database), modules=modules, personas=personas
+        ),
         memories=MemoryService(MemoryStore(database), sessions),
         images=images,
         files=files,

@@ -137,6 +137,7 @@ CREATE TABLE runs (
 CREATE UNIQUE INDEX runs_one_running ON runs (session_id) WHERE state = 'running';
 CREATE INDEX runs_unfinished ON runs (session_id, first_seq) WHERE state <> 'finished';
 CREATE INDEX runs_finished ON runs (finished_at) WHERE state = 'finished';
+CREATE INDEX runs_by_session ON runs (session_id, id DESC);
 
 -- The work that is left when a reply is closed, one row for each run that has any. `position` is the run's first in
 -- the session's journal: the order in which the work is done. `last_seq` is the newest event that it has shown. No

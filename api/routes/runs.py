@@ -9,6 +9,7 @@ from starlette.responses import StreamingResponse
 
 from api.dependencies import Archive, Chat, CurrentUser, Replies, Sessions, Streams, UntilSent, takes_json
 from api.routes.responses import Responses, problems
+from api.schemas.pages import Before, Limit, cursor_of, link_next
 from api.schemas.runs import (
     InterruptAnswer,
     InterruptRequest,
@@ -17,6 +18,8 @@ from api.schemas.runs import (
     RenderedPrompt,
     ReplyAnswer,
     Run,
+    RunPage,
+    RunSummary,
 )
 from api.streams import resync_event
 from db.ids import RunId, SessionId
@@ -100,6 +103,22 @@ async def stream_events(
     if attached.resync is None:
         return streams.open(attached.reader.next)
     return streams.open(attached.reader.next, resync_event(attached.resync, attached.position, chat.epoch))
+
+
+@router.get("/runs", operation_id="listRuns", responses=problems(404))
+async def list_runs(
+    session_id: UUID,
+    request: Request,
+    response: Response,
+    user: CurrentUser,
+    archive: Archive,
+    before: Before = None,
+    limit: Limit = 50,
+) -> RunPage:
+    """What was done in a session, newest first."""
+    found, following = await archive.runs(user, SessionId(session_id), before=before and RunId(before), limit=limit)
+    link_next(request, response, cursor_of(following))
+    return RunPage(items=[RunSummary.summarized(run) for run in found], next_cursor=cursor_of(following))
 
 
 @router.get("/runs/{run_id}", operation_id="getRun", responses=problems(404))

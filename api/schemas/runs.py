@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from api.schemas.lab import PromptTrace
 from api.schemas.messages import Message
 from api.schemas.model import Answer, Body, Controls, Name, NotNull, Text
+from api.schemas.pages import Page
 from db.ids import MessageId, PersonaId
 from db.records import RunRecord, RunState, RunTraceRecord
 from db.stores.runs import WhenBusy
@@ -122,7 +123,7 @@ class RunError(Answer):
     message: str
 
 
-class Run(Answer):
+class RunSummary(Answer):
     """The work that one user message causes."""
 
     id: UUID
@@ -144,6 +145,19 @@ class Run(Answer):
     started_at: datetime | None
     finished_at: datetime | None
 
+    @classmethod
+    def summarized(cls, record: RunRecord) -> Self:
+        """What a client sees of the record."""
+        return cls.model_validate(_seen(record))
+
+
+class RunPage(Page[RunSummary]):
+    """Some of a session's runs, newest first."""
+
+
+class Run(RunSummary):
+    """The work that one user message causes, with the prompt that it was done with."""
+
     prompt: str | None = Field(description="What the model was told first; null without a persona, or before that.")
     trace: PromptTrace | None = Field(description="How the prompt came about.")
 
@@ -151,25 +165,7 @@ class Run(Answer):
     def of(cls, record: RunRecord, stored: RunTraceRecord | None) -> Self:
         """What a client sees of the record, and of the prompt that was stored with it."""
         trace = stored and {name: part for name, part in stored.trace.items() if name != RECIPE}
-        seen = {
-            "id": record.id,
-            "session_id": record.session_id,
-            "client_message_id": record.client_message_id,
-            "user_message_id": record.user_message_id,
-            "message_id": record.reply_message_id,
-            "state": record.state,
-            "finish_reason": record.finish_reason,
-            "interrupted_by": record.interrupt_by,
-            "error": _of_error(record.error),
-            "usage": record.usage,
-            "timings": record.timings,
-            "first_seq": record.first_seq,
-            "last_seq": record.last_seq,
-            "created_at": record.created_at,
-            "started_at": record.started_at,
-            "finished_at": record.finished_at,
-        }
-        return cls.model_validate(seen | {"prompt": stored and stored.prompt, "trace": trace})
+        return cls.model_validate(_seen(record) | {"prompt": stored and stored.prompt, "trace": trace})
 
 
 class PartChange(Answer):
@@ -222,3 +218,24 @@ class ReplyAnswer(Answer):
 
 def _of_error(error: Mapping[str, Any] | None) -> RunError | None:
     return None if error is None else RunError(code=error["code"], message=error["message"])
+
+
+def _seen(record: RunRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "session_id": record.session_id,
+        "client_message_id": record.client_message_id,
+        "user_message_id": record.user_message_id,
+        "message_id": record.reply_message_id,
+        "state": record.state,
+        "finish_reason": record.finish_reason,
+        "interrupted_by": record.interrupt_by,
+        "error": _of_error(record.error),
+        "usage": record.usage,
+        "timings": record.timings,
+        "first_seq": record.first_seq,
+        "last_seq": record.last_seq,
+        "created_at": record.created_at,
+        "started_at": record.started_at,
+        "finished_at": record.finished_at,
+    }

@@ -524,6 +524,24 @@ class RunStore:
             )
         return record_or_none(RunRecord, row)
 
+    async def page(
+        self, session_id: SessionId, owner_id: UserId, *, before: RunId | None, limit: int
+    ) -> list[RunRecord]:
+        """Runs of the owner's session, newest first, those made before the run `before`."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """
+                SELECT * FROM runs
+                WHERE session_id = $1 AND owner_id = $2 AND ($3::uuid IS NULL OR id < $3)
+                ORDER BY id DESC LIMIT $4
+                """,
+                session_id,
+                owner_id,
+                before,
+                limit,
+            )
+        return records(RunRecord, rows)
+
     async def session_of(self, run_id: RunId, owner_id: UserId) -> SessionId | None:
         """The session of the owner's run with that id."""
         async with self._database.connection() as connection:

@@ -11,6 +11,7 @@ from db.stores.modules import ModuleStore
 from db.stores.personas import PersonaStore
 from db.stores.run_traces import RunTraceStore
 from db.stores.runs import RunStore
+from db.stores.sessions import SessionStore
 from services.errors import NotFound
 from services.prompt.building import Contribution, build
 from services.prompt.planning import Lookup, Plan, plan
@@ -43,7 +44,16 @@ class Rendering:
 class PromptArchive:
     """Reads runs with their prompts."""
 
-    def __init__(self, *, runs: RunStore, traces: RunTraceStore, modules: ModuleStore, personas: PersonaStore) -> None:
+    def __init__(
+        self,
+        *,
+        sessions: SessionStore,
+        runs: RunStore,
+        traces: RunTraceStore,
+        modules: ModuleStore,
+        personas: PersonaStore,
+    ) -> None:
+        self._sessions = sessions
         self._runs = runs
         self._traces = traces
         self._modules = modules
@@ -57,6 +67,18 @@ class PromptArchive:
         if run is None:
             raise NotFound("There is no run with that id in this session.")
         return run, await self._traces.get(run_id, owner_id)
+
+    async def runs(
+        self, owner_id: UserId, session_id: SessionId, *, before: RunId | None, limit: int
+    ) -> tuple[list[RunRecord], RunId | None]:
+        """Up to `limit` runs made before `before`, newest first, and where the next page begins if there is one.
+
+        Raises `NotFound`.
+        """
+        if await self._sessions.get(session_id, owner_id) is None:
+            raise NotFound("There is no session with that id.")
+        found = await self._runs.page(session_id, owner_id, before=before, limit=limit + 1)
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     async def render(self, owner_id: UserId, session_id: SessionId, run_id: RunId) -> Rendering:
         """The run's prompt once more, with what its scripts said then: no script runs.

@@ -71,3 +71,23 @@ async def test_a_run_is_found_only_in_its_session_and_by_its_owner(
     ):
         problem(await http.get(path), 404, "not_found")
         problem(await http.post(f"{path}/render"), 404, "not_found")
+
+
+async def test_runs_are_listed_newest_first_a_page_at_a_time(http: httpx2.AsyncClient, session_id: str) -> None:
+    path = f"/api/sessions/{session_id}"
+    sent = [(await http.post(f"{path}/messages", json={"content": text})).json()["run_id"] for text in ("1", "2", "3")]
+
+    first = await http.get(f"{path}/runs", params={"limit": 2})
+    cursor = first.json()["next_cursor"]
+    second = await http.get(f"{path}/runs", params={"limit": 2, "cursor": cursor})
+
+    assert [run["id"] for run in first.json()["items"]] == [sent[2], sent[1]]
+    assert [run["id"] for run in second.json()["items"]] == [sent[0]]
+    assert (cursor in first.headers["link"], second.json()["next_cursor"]) == (True, None)
+    assert {run["state"] for run in first.json()["items"]} == {"finished"}
+    assert "prompt" not in first.json()["items"][0]
+
+
+async def test_the_runs_of_somebody_else_are_not_listed(http: httpx2.AsyncClient, stranger: Stranger) -> None:
+    problem(await http.get(f"/api/sessions/{stranger.session_id}/runs"), 404, "not_found")
+    problem(await http.get(f"/api/sessions/{uuid4()}/runs"), 404, "not_found")
