@@ -189,7 +189,9 @@ async def open_services(
         files=files,
         library=LibraryService(LibraryStore(database), module_service, persona_service, images, providers),
         replies=ReplyService(chat, runs, messages),
-        health=HealthService(SchemaStore(database), engine, providers, pool, newest_migration=len(read_migrations())),
+        health=HealthService(
+            SchemaStore(database), engine, providers, pool, prompts.sandbox, newest_migration=len(read_migrations())
+        ),
         providers=providers,
         tool_servers=pool,
         engine=engine,

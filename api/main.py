@@ -42,8 +42,9 @@ def service_version() -> str:
 
 
 async def _drain(services: Services) -> None:
-    """Let running replies end, interrupt what is left, then tell the sockets."""
+    """End what is only being tried, let running replies end, interrupt what is left, then tell the sockets."""
     patience = services.settings.timeouts.drain
+    services.lab.shut_down()
     try:
         # Not all of it: what is interrupted at the end still has to be written.
         await services.engine.drain(patience * 0.7)

@@ -1,5 +1,6 @@
 """What composes prompts: the part of the assembly that knows modules, scripts and their stores."""
 
+import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from db.stores.sessions import SessionStore
 from db.stores.variables import VariableStore
 from services.casting import CastingOffice
 from services.context.tokens import TokenCounter
+from services.hardening import Hardening
 from services.prompt.after import AfterReply
 from services.prompt.composer import Composer
 from services.prompt.host import TurnHost
@@ -23,6 +25,9 @@ from services.prompt.view import TurnView
 from services.providers.registry import Providers
 from services.scripts.sandbox import Sandbox
 from services.scripts.types import ScriptHost, ScriptLimits
+from services.scripts.workers import InterpreterMissing
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class Prompts:
     composer: Composer
     after: AfterReply
     lab: PromptLab
+    sandbox: Sandbox
 
 
 async def open_prompts(
@@ -42,8 +48,12 @@ async def open_prompts(
     allowed: SandboxLimits,
     stack: AsyncExitStack,
 ) -> Prompts:
-    """All on one sandbox, which starts with the first script; `stack` ends it."""
+    """All on one sandbox, whose hardening is known and told now and which starts with the first script.
+
+    `stack` ends it.
+    """
     sandbox = await stack.enter_async_context(Sandbox(count_tokens=tokens.count, max_workers=allowed.workers))
+    await _tell_hardening(sandbox)
     messages = MessageStore(database)
     results, variables, traces = ModuleResultStore(database), VariableStore(database), RunTraceStore(database)
     composer = Composer(
@@ -65,7 +75,16 @@ async def open_prompts(
     )
     after = AfterReply(composer, casting, messages=messages, results=results, variables=variables, traces=traces)
     lab = PromptLab(composer, casting, _hosts(database, providers, UnkeptMemories(database)))
-    return Prompts(composer, after, lab)
+    return Prompts(composer, after, lab, sandbox)
+
+
+async def _tell_hardening(sandbox: Sandbox) -> None:
+    try:
+        level = await sandbox.harden()
+    except InterpreterMissing as missing:
+        _log.error("modules with scripts will fail: %s", missing.message)
+        return
+    _log.log(logging.WARNING if level is Hardening.NONE else logging.INFO, "scripts: %s", level.meaning)
 
 
 def _hosts(database: Database, providers: Providers, memories: MemoryStore) -> HostFor:

@@ -41,6 +41,20 @@ class Hardening(StrEnum):
     NONE = "none"
     """A process like any other: only the program's own walls."""
 
+    @property
+    def meaning(self) -> str:
+        """For an operator: the level, and what it keeps from the process."""
+        match self:
+            case Hardening.CONTAINED:
+                kept = "own root directory, no network, no privileges"
+            case Hardening.OFFLINE:
+                kept = "no network, no privileges; the machine's public files can be seen"
+            case Hardening.LIMITED:
+                kept = "no new privileges, limited resources; network and files can be reached"
+            case Hardening.NONE:
+                kept = "the operating system adds nothing to the program's own walls"
+        return f"processes are {self} ({kept})" if self is not Hardening.NONE else f"processes are not hardened: {kept}"
+
 
 @dataclass(frozen=True, slots=True)
 class Program:

@@ -12,6 +12,8 @@ from services.mcp.pool import McpPool
 from services.mcp.types import ServerStatus
 from services.providers.registry import Providers
 from services.runs.engine import RunEngine
+from services.scripts.sandbox import Sandbox
+from services.scripts.workers import InterpreterMissing
 
 _PATIENCE = 2.0
 """Whoever asks whether we are healthy has a short timeout of its own."""
@@ -38,6 +40,7 @@ class HealthService:
         engine: RunEngine,
         providers: Providers,
         tool_servers: McpPool,
+        sandbox: Sandbox,
         *,
         newest_migration: int,
     ) -> None:
@@ -45,6 +48,7 @@ class HealthService:
         self._engine = engine
         self._providers = providers
         self._tool_servers = tool_servers
+        self._sandbox = sandbox
         self._newest_migration = newest_migration
 
     async def ready(self) -> None:
@@ -58,7 +62,8 @@ class HealthService:
     async def parts(self) -> list[Part]:
         """How each part is; none of them takes longer than two seconds to tell."""
         asked = await asyncio.gather(self._database(), self._migrations())
-        return [*asked, self._runs(), self._model_servers(), *map(_tool_server, self._tool_servers.servers())]
+        tool_servers = map(_tool_server, self._tool_servers.servers())
+        return [*asked, self._runs(), self._model_servers(), self._scripts(), *tool_servers]
 
     async def _database(self) -> Part:
         async def ask() -> str:
@@ -83,6 +88,12 @@ class HealthService:
 
     def _model_servers(self) -> Part:
         return Part("providers", True, f"{', '.join(self._providers.names)}; default: {self._providers.default}", 0)
+
+    def _scripts(self) -> Part:
+        """Without scripts, modules lose their words, and the service goes on."""
+        level = self._sandbox.hardening_level
+        detail = level.meaning if level else InterpreterMissing().message
+        return Part("scripts", level is not None, detail, 0, is_essential=False)
 
 
 def _tool_server(status: ServerStatus) -> Part:

@@ -12,7 +12,7 @@ from db.ids import MemoryId, MessageId, ModuleId, PersonaId, RunId, SessionId, U
 from db.records import MemoryRecord, ModuleRecord, RunRecord
 from db.stores.memories import MemoryStore
 from services.casting import CastingOffice
-from services.errors import RunTimedOut, TooManyRequests
+from services.errors import RunTimedOut, ShuttingDown, TooManyRequests
 from services.prompt.composer import Composer, build_in_stages, first_stage, planned_for
 from services.prompt.expansion import Warned
 from services.prompt.template import parse
@@ -78,6 +78,14 @@ class PromptLab:
         self._host_for = host_for
         self._limits = limits or LabLimits()
         self._busy = Counter[UserId]()
+        self._trying: set[asyncio.Task[Any]] = set()
+        self._is_closed = False
+
+    def shut_down(self) -> None:
+        """End what is being tried, and begin nothing more; whoever waits for it is told `ShuttingDown`."""
+        self._is_closed = True
+        for task in self._trying:
+            task.cancel()
 
     def limited(self, limits: LabLimits) -> "PromptLab":
         """The same lab with other limits."""
@@ -86,7 +94,7 @@ class PromptLab:
     async def resolve(self, template: str, scene: Scene, *, run_scripts: bool, run_ai: bool) -> Resolved:
         """The template as the system prompt of such a turn.
 
-        Raises `NotFound`, `UnknownProvider`, `PromptTooLarge`, `TooManyRequests` and `RunTimedOut`.
+        Raises `NotFound`, `UnknownProvider`, `PromptTooLarge`, `TooManyRequests`, `RunTimedOut` and `ShuttingDown`.
         """
         async with self._room(scene.owner_id):
             facts = await self._facts(template, scene)
@@ -134,7 +142,7 @@ class PromptLab:
         self._busy[owner_id] += 1
         clock = asyncio.timeout(seconds)
         try:
-            async with clock:
+            async with self._open_hours(), clock:
                 yield
         except TimeoutError:
             # Any other one is somebody else's.
@@ -145,6 +153,24 @@ class PromptLab:
             raise together.exceptions[0] from together
         finally:
             self._busy -= Counter([owner_id])  # forgets those who have nothing under way
+
+    @asynccontextmanager
+    async def _open_hours(self) -> AsyncGenerator[None, None]:
+        """The time until `shut_down`, which ends what is within. Raises `ShuttingDown`."""
+        if self._is_closed:
+            raise ShuttingDown
+        task = asyncio.current_task()
+        assert task is not None
+        self._trying.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            # Somebody else may have cancelled it too.
+            if self._is_closed and task.uncancel() == 0:
+                raise ShuttingDown from None
+            raise
+        finally:
+            self._trying.discard(task)
 
 
 class UnkeptMemories(MemoryStore):

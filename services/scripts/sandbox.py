@@ -63,8 +63,16 @@ class Sandbox:
 
     @property
     def hardening_level(self) -> Hardening | None:
-        """How far the scripts' processes are shut in by the operating system; None before the start."""
+        """How far the scripts' processes are shut in by the operating system; None before `harden` and the start."""
         return self._workers.hardening
+
+    async def harden(self) -> Hardening:
+        """Find out how far the scripts' processes can be shut in here, without starting any for scripts.
+
+        Raises:
+            InterpreterMissing: the program that runs scripts is not installed.
+        """
+        return await self._workers.harden()
 
     async def start(self) -> Hardening:
         """Return once a script can run without waiting for its process; the first run does it otherwise.

@@ -1,15 +1,18 @@
 """The processes that scripts run in: kept ready, shut in, one for each script at a time."""
 
 import asyncio
+import logging
 import shutil
 import sysconfig
 import tempfile
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from pydantic_monty import AsyncMonty, AsyncMontySession, ResourceLimits
 
-from services.errors import ServerError
+from services.errors import ServerError, ShuttingDown
 from services.hardening import Hardening, Program, harden
 
 GRACE = 0.1
@@ -21,6 +24,12 @@ RECYCLE_AFTER = 1_000
 LAST_BREATH = 0.05
 """Seconds that the library's own threads need after the pool is closed: a Python that exits at once may abort."""
 
+PARTING = 3.0
+"""Seconds that the way down waits for processes to end. The library kills those that stay after half a second."""
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _THEIR_WORDS = {
     "The monty syntax parser does not yet support ": "scripts cannot use ",
@@ -36,27 +45,38 @@ class InterpreterMissing(ServerError):
 
 
 class Workers:
-    """A pool of processes, started when the first one is needed. `async with` ends all of them."""
+    """A pool of processes, started when the first one is needed. `async with` ends all of them, and soon."""
 
     def __init__(self, *, max_processes: int, answer_within: float | None = None) -> None:
         """`answer_within`: seconds after which a process that says nothing is killed, whatever its limits."""
         self._max_processes = max_processes
         self._answer_within = answer_within
-        self._starting: asyncio.Task[AsyncMonty] | None = None
+        self._shelter = _Once(self._build)
+        self._pool = _Once(self._open)
         self._resources = AsyncExitStack()
         self.hardening: Hardening | None = None
-        """How far the processes are shut in; None before the start."""
+        """How far the processes are shut in; None as long as nobody has asked for it or for a process."""
 
     async def __aenter__(self) -> "Workers":
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        starting, self._starting = self._starting, None
-        if starting:
-            starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
-            await self._resources.aclose()
+        begun = [once for once in (self._pool, self._shelter) if once.was_asked]
+        for once in (self._pool, self._shelter):
+            await once.close()
+        if begun:
+            await _part_with(self._resources)
             await asyncio.sleep(LAST_BREATH)
+
+    async def harden(self) -> Hardening:
+        """Find out how far processes can be shut in here; none is kept for it.
+
+        Raises:
+            InterpreterMissing: there is no such program.
+        """
+        await self._shelter.get()
+        assert self.hardening
+        return self.hardening
 
     async def start(self) -> Hardening:
         """Return once a process is ready, with the strongest hardening that works here.
@@ -64,9 +84,8 @@ class Workers:
         Raises:
             InterpreterMissing: there is no such program.
         """
-        await self._started()
-        assert self.hardening
-        return self.hardening
+        await self._pool.get()
+        return await self.harden()
 
     async def session(self, limits: ResourceLimits, *, stubs: str | None = None) -> AsyncMontySession:
         """A fresh interpreter, to be entered with `async with`, which waits for a free process.
@@ -76,8 +95,9 @@ class Workers:
 
         Raises:
             InterpreterMissing: there is no such program.
+            ShuttingDown: the processes have been ended.
         """
-        pool = await self._started()
+        pool = await self._pool.get()
         return pool.checkout(
             limits=limits,
             type_check=stubs is not None,
@@ -88,41 +108,73 @@ class Workers:
             os_policy={"sleep": "zero"},
         )
 
-    async def _started(self) -> AsyncMonty:
-        # A task of its own: whoever asks first may be cancelled, and others wait for the same start.
-        if self._starting is None or _failed(self._starting):
-            self._starting = asyncio.create_task(self._open())
-        return await asyncio.shield(self._starting)
-
-    async def _open(self) -> AsyncMonty:
-        async with AsyncExitStack() as resources:
-            pool = await self._enter(resources)
-            self._resources = resources.pop_all()
-        return pool
-
-    async def _enter(self, resources: AsyncExitStack) -> AsyncMonty:
+    async def _build(self) -> Path:
+        """The command that starts a process."""
         # Not in a thread, from which a cancelled start would not learn the name.
         directory = tempfile.mkdtemp(prefix="colloquy-scripts-")
-        resources.push_async_callback(asyncio.to_thread, shutil.rmtree, directory, ignore_errors=True)
+        self._resources.push_async_callback(asyncio.to_thread, shutil.rmtree, directory, ignore_errors=True)
         self.hardening, command = await harden(interpreter(), Path(directory))
-        pool = await resources.enter_async_context(
-            AsyncMonty(
-                binary_path=command,
-                min_processes=1,
-                max_processes=self._max_processes,
-                request_timeout=self._answer_within,
-                max_checkouts_per_worker=RECYCLE_AFTER,
-                feed_duration_limit_grace=GRACE,
-                turn_duration_limit_grace=GRACE,
+        return command
+
+    async def _open(self) -> AsyncMonty:
+        command = await self._shelter.get()
+        async with AsyncExitStack() as resources:
+            pool = await resources.enter_async_context(
+                AsyncMonty(
+                    binary_path=command,
+                    min_processes=1,
+                    max_processes=self._max_processes,
+                    request_timeout=self._answer_within,
+                    max_checkouts_per_worker=RECYCLE_AFTER,
+                    feed_duration_limit_grace=GRACE,
+                    turn_duration_limit_grace=GRACE,
+                )
             )
-        )
-        # The pool does not wait for its processes to have come up.
-        async with pool.checkout() as session:
-            await session.feed_run("")
+            # The pool does not wait for its processes to have come up.
+            async with pool.checkout() as session:
+                await session.feed_run("")
+            self._resources.push_async_exit(resources.pop_all())
         return pool
 
 
-def _failed(task: asyncio.Task[AsyncMonty]) -> bool:
+class _Once(Generic[T]):
+    """Something made when it is first asked for, in a task of its own: who asks may be cancelled while others wait."""
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._make = make
+        self._task: asyncio.Task[T] | None = None
+        self._is_closed = False
+
+    @property
+    def was_asked(self) -> bool:
+        return self._task is not None
+
+    async def get(self) -> T:
+        """The thing; if it could not be made the last time, it is tried again. Raises `ShuttingDown`."""
+        if self._is_closed:
+            raise ShuttingDown
+        if self._task is None or _failed(self._task):
+            self._task = asyncio.create_task(self._make())
+        return await asyncio.shield(self._task)
+
+    async def close(self) -> None:
+        """Stop making it; from now on there is nothing to be had."""
+        self._is_closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([asyncio.gather(self._task, return_exceptions=True)], timeout=PARTING)
+
+
+async def _part_with(resources: AsyncExitStack) -> None:
+    """Close them, or leave them to the end of our process, with which theirs end too."""
+    try:
+        async with asyncio.timeout(PARTING):
+            await resources.aclose()
+    except TimeoutError:
+        _log.warning("the processes of scripts did not end within %g s", PARTING)
+
+
+def _failed(task: asyncio.Task[Any]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from api.assembly import Services
 from db.ids import LOCAL_OWNER, UserId, new_id
-from services.errors import RunTimedOut, TooManyRequests
+from services.errors import RunTimedOut, ShuttingDown, TooManyRequests
 from services.prompt.lab import LabLimits, PromptLab, Scene
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Hang
@@ -93,3 +93,19 @@ async def test_what_runs_after_replies_says_what_it_said_last(studio: Studio, la
 
     assert resolved.text == "[]"
     assert resolved.trace["modules"][0]["why"] == "it runs after replies, and has not run yet"
+
+
+async def test_what_is_being_tried_ends_when_the_service_does(studio: Studio, lab: PromptLab, model: OpenAIFake):
+    await studio.module("asks", script=ASKS)
+    model.script(Hang())
+    trying = asyncio.ensure_future(resolve(lab, "@asks", HERE))
+    request = await model.request()
+
+    lab.shut_down()
+
+    with pytest.raises(ShuttingDown):
+        await trying
+    async with asyncio.timeout(5):
+        await request.closed
+    with pytest.raises(ShuttingDown):
+        await resolve(lab, "nothing more", HERE)

@@ -8,6 +8,7 @@ import asyncpg
 import httpx2
 
 from api.asyncapi import asyncapi_document
+from services.hardening import Hardening
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Text, Wait
 from tests.integration.rest.reading import problem
@@ -26,9 +27,17 @@ async def test_a_healthy_service_says_so(http: httpx2.AsyncClient) -> None:
         "migrations",
         "runs",
         "providers",
+        "scripts",
         "tools/time",
     ]
     assert all(part["ms"] >= 0 for part in health["parts"])
+
+
+async def test_health_tells_how_far_scripts_are_shut_in(http: httpx2.AsyncClient) -> None:
+    parts = (await http.get("/api/health")).json()["parts"]
+    scripts = next(part for part in parts if part["name"] == "scripts")
+    assert scripts["status"] == "ok"
+    assert scripts["detail"] in {level.meaning for level in Hardening}
 
 
 async def test_without_its_database_the_service_lives_but_is_not_ready(durable_postgres: DurablePostgres) -> None:

@@ -4,11 +4,13 @@ import asyncio
 import os
 import signal
 import sys
+import sysconfig
 import time
+from pathlib import Path
 
 import pytest
 
-from services.errors import ProviderUnreachable
+from services.errors import ProviderUnreachable, ShuttingDown
 from services.scripts.sandbox import Sandbox
 from services.scripts.types import ScriptError, ScriptFault, ScriptLimits
 from tests.integration.scripts.conftest import four_characters_each
@@ -309,6 +311,57 @@ async def test_a_sandbox_that_is_never_used_starts_no_process() -> None:
     async with Sandbox(count_tokens=four_characters_each) as sandbox:
         assert sandbox.hardening_level is None
         assert workers() == others
+
+
+@on_linux
+async def test_finding_out_about_hardening_keeps_no_process() -> None:
+    others = workers()
+    async with Sandbox(count_tokens=four_characters_each) as sandbox:
+        level = await sandbox.harden()
+        assert level is sandbox.hardening_level
+        assert workers() == others
+        assert await sandbox.start() is level
+
+
+@on_linux
+@pytest.mark.parametrize("steps", [0, 1, 2, 5, 10, 20, 50, 100, 200, 400])
+async def test_a_sandbox_may_be_left_at_any_step_of_its_start(steps: int) -> None:
+    others = workers()
+    async with asyncio.timeout(10):
+        async with Sandbox(count_tokens=four_characters_each) as sandbox:
+            starting = asyncio.ensure_future(sandbox.start())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+        await asyncio.gather(starting, return_exceptions=True)
+    await eventually(lambda: workers() <= others)
+
+
+MUTE = "#!/bin/sh\n[ $1 = --version ] && echo monty && exit\nexec sleep 60\n"
+
+
+@on_linux
+async def test_a_sandbox_whose_processes_never_come_up_may_be_left(
+    notebook: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "monty").write_text(MUTE)
+    (tmp_path / "monty").chmod(0o755)
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))  # pyright: ignore[reportUnknownLambdaType]
+    async with asyncio.timeout(30):
+        async with Sandbox(count_tokens=four_characters_each) as sandbox:
+            await sandbox.harden()
+            running = asyncio.ensure_future(sandbox.run("", notebook, PATIENT, may_use_ai=False))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert not running.done()
+        await asyncio.gather(running, return_exceptions=True)
+    assert running.cancelled()
+
+
+async def test_after_its_end_a_sandbox_runs_nothing(notebook: Notebook) -> None:
+    async with Sandbox(count_tokens=four_characters_each) as sandbox:
+        await sandbox.start()
+    with pytest.raises(ShuttingDown):
+        await sandbox.run("", notebook, may_use_ai=False)
 
 
 async def test_fifty_scripts_at_once_each_get_their_own_result(sandbox: Sandbox) -> None:
