@@ -5,38 +5,30 @@ Imported only when a server is needed: the protocol's client takes a second or m
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import mcp_types as spoken
 from mcp import Client, MCPError
 from mcp.client import IncomingMessage, Transport
 from mcp.client.subscriptions import SubscriptionLost
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from services.errors import ToolError, ToolFailed, ToolTimedOut, ToolUnavailable
-from services.mcp.catalog import catalog, fingerprint
+from services.errors import ToolFailed, ToolUnavailable
+from services.mcp.catalog import Catalog
 from services.mcp.config import McpServer, Program
-from services.mcp.faults import ConnectionEnded, Forgotten, unusable
+from services.mcp.faults import ConnectionEnded, unusable
 from services.mcp.http import HttpTransport
 from services.mcp.outcome import outcome_of
+from services.mcp.progress import Reporter
 from services.mcp.stdio import StdioTransport
-from services.mcp.types import McpLimits, McpTool, OnProgress, ToolOutcome, ToolProgress
-from services.mcp.wire import TOO_LARGE, UNREACHABLE
-from services.providers.text import clean_text
+from services.mcp.translation import reason_of, translated
+from services.mcp.types import McpLimits, McpTool, OnProgress, ToolOutcome
 
-_log = logging.getLogger(__name__)
-
-_PROBE_SECONDS = 5.0
-"""For a server that is asked for a sign of life."""
 _RELIST_SECONDS = 1.0
 """Between two looks at a server's tools, however often it says that they have changed."""
-_MOST_PAGES = 32
-_PROGRESS_SECONDS = 0.1
-_LONGEST_MESSAGE = 500
 
 _ANSWER: Final[TypeAdapter[spoken.CallToolResult | spoken.InputRequiredResult]] = TypeAdapter(
     spoken.CallToolResult | spoken.InputRequiredResult
@@ -51,12 +43,12 @@ class Connection:
         self.tools: tuple[McpTool, ...] = ()
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when calls can be made; has the reason as exception if it could not be opened."""
-        self.ready.add_done_callback(_look)  # somebody need not
+        self.ready.add_done_callback(_retrieve)  # perhaps nobody else looks
         self.reason: str | None = None
         """Why it ended, if it did not because it was asked to."""
         self._server = server
         self._limits = limits
-        self._first_seen = first_seen
+        self._catalog = Catalog(server, limits, first_seen)
         self._client: Client | None = None
         self._opening: asyncio.Timeout | None = None
         self._stopping = False
@@ -114,11 +106,11 @@ class Connection:
         """Call a tool; the server is told if we do not wait any longer. Raises `ToolError`."""
         client = self._client
         if client is None or not self.is_usable:
-            raise ConnectionEnded
-        with _translated(self._server.name):
+            raise ConnectionEnded(f"The tool server {self._server.name} has just ended.", server=self._server.name)
+        with translated(self._server.name):
             request = spoken.CallToolRequest(params=spoken.CallToolRequestParams(name=tool, arguments=dict(arguments)))
             # Not `call_tool`: it checks results against the server's own schema, whose patterns could stop the loop.
-            with _Reporter(on_progress) as report:
+            with Reporter(on_progress) as report:
                 answer = await client.session.send_request(
                     request, _ANSWER, request_read_timeout_seconds=seconds, progress_callback=report
                 )
@@ -135,7 +127,7 @@ class Connection:
                 self.ready.set_result(None)
                 await self._watch(client)
         except Exception as error:  # noqa: BLE001 - the border of somebody else's code: its fault is the reason
-            self.reason = self.reason or _reason(error)
+            self.reason = self.reason or reason_of(error)
         finally:
             self._client = None
             if self._stdio and self._ended_by_itself:
@@ -221,124 +213,34 @@ class Connection:
     async def _visit(self, client: Client) -> None:
         self._is_suspect = False
         try:
-            async with asyncio.timeout(_PROBE_SECONDS):
+            async with asyncio.timeout(self._limits.answer_seconds):
                 await self._look(client)
         except TimeoutError:
             self.reason = "it does not answer any more"
             self.kill()  # there is nobody who would end in peace
 
     async def _look(self, client: Client) -> None:
-        """Read the list of tools anew."""
-        self._fresh.set()  # what changes from here on is not in the list
-        listed: list[spoken.Tool] = []
-        cursor: str | None = None
-        if client.server_capabilities.tools is not None:
-            for _ in range(_MOST_PAGES):
-                page = await client.list_tools(cursor=cursor)
-                listed += page.tools
-                cursor = page.next_cursor
-                if cursor is None or len(listed) > self._limits.tools:
-                    break
-        self.tools = await asyncio.to_thread(self._catalog, listed)
+        """Read the list of tools anew, which is also a sign of life."""
+        self._fresh.set()  # what changes from here on may not be in the list
+        self.tools = await self._catalog.read(client)
         self._looked = asyncio.get_running_loop().time()
-
-    def _catalog(self, listed: list[spoken.Tool]) -> tuple[McpTool, ...]:
-        seen = {tool.name: fingerprint(tool) for tool in listed}
-        for name, words in seen.items():
-            if self._first_seen.setdefault(name, words) != words:
-                _log.warning("tool server %s describes %r in other words than at first", self._server.name, name)
-        return catalog(
-            self._server,
-            listed,
-            most=self._limits.tools,
-            call_seconds=self._limits.call_seconds,
-            first=self._first_seen,
-        )
 
     async def _listen(self, client: Client) -> None:
         """Hear of changes from servers of the newer kind, which tell only those who ask."""
         tools = client.server_capabilities.tools
         if client.protocol_version not in MODERN_PROTOCOL_VERSIONS or not (tools and tools.list_changed):
             return
-        while self.is_usable:
-            with contextlib.suppress(MCPError, SubscriptionLost, TimeoutError):
-                async with client.listen(tools_list_changed=True) as changes:
-                    async for _ in changes:
-                        self._tools_changed()
-            await asyncio.sleep(_PROBE_SECONDS)
-            self._tools_changed()  # while nobody listened
+        with contextlib.suppress(MCPError, TimeoutError):  # it was offered, but is not to be had
+            while self.is_usable:
+                with contextlib.suppress(SubscriptionLost):
+                    async with client.listen(tools_list_changed=True) as changes:
+                        async for _ in changes:
+                            self._tools_changed()
+                await asyncio.sleep(self._limits.answer_seconds)
+                self._tools_changed()  # perhaps, while nobody listened
 
 
-class _Reporter:
-    """Hands on what a call tells of its progress: not more often than people can read, and not after its end."""
-
-    def __init__(self, on_progress: OnProgress | None) -> None:
-        self._on_progress = on_progress
-        self._next = 0.0
-
-    def __enter__(self) -> "_Reporter | None":
-        return self if self._on_progress else None
-
-    def __exit__(self, *_: object) -> None:
-        self._on_progress = None
-
-    async def __call__(self, progress: float, total: float | None, message: str | None) -> None:
-        now = asyncio.get_running_loop().time()
-        if self._on_progress is None or now < self._next:
-            return
-        self._next = now + _PROGRESS_SECONDS
-        self._on_progress(ToolProgress(progress, total, clean_text((message or "")[:_LONGEST_MESSAGE])))
-
-
-@contextlib.contextmanager
-def _translated(server: str) -> Generator[None]:
-    try:
-        yield
-    except MCPError as error:
-        raise _fault(server, error) from error
-    except (ValidationError, ValueError, TypeError, KeyError, RuntimeError, RecursionError) as error:
-        raise ToolFailed(f"The tool server {server} sent something that is not in its own protocol.") from error
-
-
-def _fault(server: str, error: MCPError) -> ToolError:
-    said = clean_text(error.message)[:_LONGEST_MESSAGE]
-    match error.code:
-        case spoken.REQUEST_TIMEOUT:
-            return ToolTimedOut()
-        case spoken.CONNECTION_CLOSED if said.startswith("SSE stream failed"):
-            return ToolFailed(f"The tool server {server} gave an answer that is too large or broken.")
-        case spoken.CONNECTION_CLOSED:
-            return ConnectionEnded(f"The tool server {server} ended during the call.")
-        case spoken.INVALID_REQUEST if said == "Session terminated":
-            return Forgotten()
-        case code if code == UNREACHABLE:
-            return ConnectionEnded(unusable(server, said))
-        case code if code == TOO_LARGE:
-            return ToolFailed(unusable(server, said))
-        case _:
-            return ToolFailed(f"The tool server {server} refused the call: {said}")
-
-
-def _reason(error: BaseException) -> str:
-    """What went wrong, in words for people."""
-    match _innermost(error):
-        case ToolUnavailable(message=words):
-            return words
-        case MCPError() as said:
-            return clean_text(said.message)[:_LONGEST_MESSAGE]
-        case ValidationError():
-            return "it sent something that is not in its own protocol"
-        case other:
-            return f"{type(other).__name__}: {other}"[:_LONGEST_MESSAGE]
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return error
-
-
-def _look(future: "asyncio.Future[None]") -> None:
+def _retrieve(future: "asyncio.Future[None]") -> None:
     if not future.cancelled():
         future.exception()
 

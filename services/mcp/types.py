@@ -109,6 +109,8 @@ class McpLimits:
     """After which a copy of a server that is not shared is stopped."""
     probe_seconds: float = 60.0
     """Without a sign of life, after which a server is asked for one."""
+    answer_seconds: float = 5.0
+    """For that sign of life."""
     copies: int = 16
     """Copies of servers that are not shared, of all users and sessions together."""
     calls: int = 16

@@ -154,6 +154,19 @@ async def test_a_setting_that_cannot_be_used_is_explained_without_a_traceback(da
     assert "Traceback" not in said
 
 
+async def test_a_file_of_tool_servers_that_cannot_be_used_is_explained_without_a_traceback(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "tools.json"
+    file.write_text('{"mcpServers": {"mine": {"comand": "x"}}}')
+    with command(data_dir, MCP_CONFIG=str(file)) as running:
+        said = await running.rest()
+
+    assert running.process.returncode == 2
+    assert f"{file}: server 'mine': there is no key 'comand'. Did you mean 'command'?" in said
+    assert "Traceback" not in said
+
+
 async def test_another_database_is_migrated_and_served_without_starting_one(
     empty_database_url: str, data_dir: Path, tmp_path: Path
 ) -> None:

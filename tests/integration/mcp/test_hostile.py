@@ -161,7 +161,7 @@ async def test_the_end_of_a_process_is_noticed_though_its_child_holds_the_pipes(
 
 
 async def test_a_frozen_server_costs_the_calls_that_wait_and_is_replaced(hostile: Hostile) -> None:
-    async with pooled(hostile(timeout=0.5)) as caller:
+    async with pooled(hostile(timeout=0.5), answer_seconds=0.5) as caller:
         first = await caller.call("pid")
         with pytest.raises(ToolTimedOut, match="did not answer within"):
             await caller.call("freeze")

@@ -98,7 +98,7 @@ FAULTS: list[tuple[str, type[ToolError], str]] = [
     ("cut_stream", ToolUnavailable, "ended during the call"),
     ("error", ToolFailed, "refused the call"),
     ("page", ToolFailed, "refused the call"),
-    ("garbage", ToolFailed, "refused the call"),
+    ("garbage", ToolFailed, "not in its own protocol"),
     ("bomb", ToolUnavailable, "compressed"),
     ("elsewhere", ToolFailed, "refused the call"),
     ("refused", ToolUnavailable, "refused our credentials"),

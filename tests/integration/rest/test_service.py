@@ -2,13 +2,22 @@
 
 import asyncio
 import re
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx2
 
 from api.asyncapi import asyncapi_document
+from api.main import create_app
+from api.settings import Settings
+from db.ids import LOCAL_OWNER, SessionId, new_id
 from services.hardening import Hardening
+from services.mcp.pool import McpPool
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Text, Wait
 from tests.integration.rest.reading import problem
@@ -106,6 +115,56 @@ async def test_the_configuration_tells_what_can_be_used_and_no_secret(http: http
     assert config["version"]
     assert "sk-test" not in answer.text
     assert "127.0.0.1" not in answer.text
+
+
+@asynccontextmanager
+async def inside(settings: Settings, database_url: str) -> AsyncGenerator[tuple[httpx2.AsyncClient, McpPool], None]:
+    """A client of a service in this process, and its tool servers."""
+    app = create_app(settings, database_url)
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1:8000") as http,
+    ):
+        yield http, app.state.services.tool_servers
+
+
+async def test_the_configuration_tells_of_tool_servers_and_of_their_tools_once_they_are_known(
+    database_url: str,
+) -> None:
+    async with inside(local_settings(), database_url) as (http, pool):
+        (before,) = (await http.get("/api/config")).json()["tool_servers"]
+        await pool.call(LOCAL_OWNER, SessionId(new_id()), "time", "get_current_time", {"timezone": "UTC"})
+        (after,) = (await http.get("/api/config")).json()["tool_servers"]
+        health = (await http.get("/api/health")).json()
+
+    assert (before["name"], before["default"], before["isolation"]) == ("time", True, "shared")
+    assert (before["state"], before["tools"]) == ("idle", None)
+    assert after["state"] == "ready"
+    assert [tool["qualified_name"] for tool in after["tools"]] == ["time__get_current_time", "time__convert_time"]
+    assert [part["detail"] for part in health["parts"] if part["name"] == "tools/time"] == ["2 tools"]
+
+
+async def test_a_tool_server_that_fails_is_told_of_but_is_not_the_services_failure(
+    database_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "mcp.json"
+    file.write_text('{"mcpServers": {"absent": {"command": "no-such-program", "env": {"KEY": "canary"}}}}')
+    async with inside(local_settings(mcp_config=file), database_url) as (http, pool):
+        await pool.tools(LOCAL_OWNER, SessionId(new_id()), ["absent"])
+        health = (await http.get("/api/health")).json()
+        config = await http.get("/api/config")
+
+    part = health["parts"][-1]
+    assert health["status"] == "ok"
+    assert (part["name"], part["status"]) == ("tools/absent", "failing")
+    assert "no-such-program" in part["detail"]
+    assert "canary" not in config.text + str(health)
+
+
+def test_nothing_of_the_tool_protocol_is_loaded_with_the_service() -> None:
+    program = "import sys, api.main; sys.exit(any(name.split('.')[0] in ('mcp', 'mcp_types') for name in sys.modules))"
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 async def test_every_operation_is_documented_with_its_problems(http: httpx2.AsyncClient) -> None:
