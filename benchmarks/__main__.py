@@ -21,6 +21,7 @@ from benchmarks import (
     scripts,
     start,
     templates,
+    tools,
     triggers,
 )
 from benchmarks.processes import BenchmarkFailed
@@ -38,6 +39,7 @@ _BENCHMARKS = {
     "templates": templates,
     "triggers": triggers,
     "composing": composing,
+    "tools": tools,
 }
 
 
