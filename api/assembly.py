@@ -60,6 +60,7 @@ from services.scripts.checker import ScriptChecker
 from services.sessions import SessionService
 from services.sweeper import Sweeper
 from services.templates import TemplateService
+from services.titles import Titles, TitleSettings
 from services.vault import Vault
 from websocket.manager import ConnectionManager, SocketLimits
 
@@ -134,6 +135,7 @@ async def open_services(
     replica_id = ReplicaId(new_id())
     afterwork = Afterwork(
         responder=responder or prompts.after,
+        jobs=[Titles(sessions, messages, providers, journal, _title_settings(settings))],
         store=PostResponseStore(database, lease_seconds=settings.timeouts.lease),
         events=events,
         journal=journal,
@@ -247,6 +249,10 @@ def _chat_limits(settings: Settings) -> ChatLimits:
         max_turns=settings.limits.max_turns,
         run_seconds=settings.timeouts.run,
     )
+
+
+def _title_settings(settings: Settings) -> TitleSettings:
+    return TitleSettings(settings.titles.enabled, settings.titles.connection, settings.titles.model)
 
 
 def _context_limits(settings: Settings) -> ContextLimits:

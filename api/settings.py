@@ -121,6 +121,17 @@ class Limits(_Group):
     """Processes of tool servers that are kept for one user or session each, all together."""
 
 
+class Titles(_Group):
+    """What sessions are called that nobody has named."""
+
+    enabled: bool = True
+    """Name a session after its first reply."""
+    connection: str | None = None
+    """The model server that is asked for a title; with neither this nor a model, the first words are the title."""
+    model: str | None = None
+    """The model that is asked; a small one will do."""
+
+
 class Timeouts(_Group):
     """How long is too long, in seconds."""
 
@@ -263,6 +274,7 @@ class Settings(BaseSettings):
     timeouts: Timeouts = Timeouts()
     journal: Journal = Journal()
     context: Context = Context()
+    titles: Titles = Titles()
     sandbox: SandboxLimits = SandboxLimits()
 
     @field_validator("auth_mode", mode="before")

@@ -91,6 +91,7 @@ async def service(
         "OPENAI_DEFAULT_MODEL": "0x1",
         "LOG_LEVEL": "warning",
         "FIRST_RUN_CONTENT": "false",
+        "TITLES__ENABLED": "false",
     }
     command = [sys.executable, "-m", "api"]
     async with running(command, home=home, settings=environment | _PLENTY | (settings or {})) as process:

@@ -166,6 +166,7 @@ class SessionRecord:
     version: int
     created_at: datetime
     updated_at: datetime
+    title_is_given: bool
     last_seq: int
     active_run_id: RunId | None
 

@@ -82,7 +82,8 @@ CREATE TABLE sessions (
     active_leaf_id uuid,
     version bigint NOT NULL DEFAULT 1,
     created_at timestamptz NOT NULL DEFAULT now(),
-    updated_at timestamptz NOT NULL DEFAULT now()
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    title_is_given boolean NOT NULL DEFAULT false
 );
 CREATE INDEX sessions_by_owner ON sessions (owner_id, id DESC);
 CREATE INDEX sessions_by_persona ON sessions (persona_id, id DESC);
@@ -140,8 +141,9 @@ CREATE INDEX runs_finished ON runs (finished_at) WHERE state = 'finished';
 CREATE INDEX runs_by_session ON runs (session_id, id DESC);
 
 -- The work that is left when a reply is closed, one row for each run that has any. `position` is the run's first in
--- the session's journal: the order in which the work is done. `last_seq` is the newest event that it has shown. No
--- foreign keys but the one: the row is made and deleted with its run.
+-- the session's journal: the order in which the work is done. `last_seq` is the newest event that it has shown. With
+-- `is_told` all is told of the run, and only `jobs` are left, which the service does for itself; `usage` is what these
+-- have cost. No foreign keys but the one: the row is made and deleted with its run.
 CREATE TABLE post_responses (
     run_id uuid PRIMARY KEY REFERENCES runs ON DELETE CASCADE,
     session_id uuid NOT NULL,
@@ -154,7 +156,10 @@ CREATE TABLE post_responses (
     interrupt_by text,
     last_seq bigint,
     created_at timestamptz NOT NULL DEFAULT now(),
-    finished_at timestamptz
+    finished_at timestamptz,
+    jobs text[] NOT NULL DEFAULT '{}',
+    is_told boolean NOT NULL DEFAULT false,
+    usage jsonb NOT NULL DEFAULT '{}'
 );
 CREATE INDEX post_responses_unfinished ON post_responses (session_id, position) WHERE state <> 'done';
 

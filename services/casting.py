@@ -27,6 +27,8 @@ class Casting:
     provider: Provider
     model: str
     controls: Mapping[str, Any]
+    is_untitled: bool = False
+    """Whether the session has no title, and nobody has said that it should have none."""
 
     @property
     def persona_id(self) -> PersonaId | None:
@@ -72,6 +74,7 @@ class CastingOffice:
             provider,
             await self._providers.model_for(provider, model),
             {**(persona.controls if persona else {}), **session.controls, **asked["controls"]},
+            session.title is None and not session.title_is_given,
         )
 
     async def rehearse(

@@ -176,6 +176,7 @@ class ChatService:
         try:
             async with asyncio.timeout(self._limits.run_seconds):
                 casting = await self._casting.cast(run.record)
+                run.is_untitled = casting.is_untitled
                 prompt = await self._composer.compose(run, casting)
                 run.after = prompt.after
                 conversation = await self._conversations.open(run, casting, prompt.text)
@@ -306,6 +307,7 @@ class ChatService:
             dict(usage),
             run.timings(),
             post_response,
+            self._afterwork.jobs_after(run) if outcome.is_good else (),
         )
         await self._engine.close(run, ending)
 

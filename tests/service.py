@@ -15,7 +15,7 @@ from api.settings import Settings
 from tests.waiting import eventually
 from websocket.transport import guarded
 
-_PLAIN = {"default_provider": "demo", "first_run_content": False}
+_PLAIN = {"default_provider": "demo", "first_run_content": False, "titles": {"enabled": False}}
 
 
 def local_settings(**changes: Any) -> Settings:

@@ -4,9 +4,9 @@ A row is made by the statement that ends its run (`RunStore.finish`). Who writes
 before the work's own, as everywhere; all else touches only the work's row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from db.ids import ReplicaId, RunId, SessionId, UserId
 from db.pool import Database
@@ -18,17 +18,24 @@ if TYPE_CHECKING:
     from asyncpg import Record
 
 
+Then = Literal["stages", "jobs", "done"]
+"""What is left of the work: stages of which there is more to tell, or only jobs, or nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class PostClaim:
     """Work that this replica may do now: void as soon as another fence has been given.
 
-    `shown_to` is the position of the newest event that it has shown, None before the first.
+    `shown_to` is the position of the newest event that it has shown, None before the first. `jobs` are what the
+    service does for itself; with `is_told` nothing else is left.
     """
 
     run: RunRecord
     fence: int
     shown_to: int | None
     interrupt_by: str | None
+    jobs: tuple[str, ...] = ()
+    is_told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +68,9 @@ class PostResponseStore:
                         lease_until = now() + make_interval(secs => $3)
                     FROM next
                     WHERE p.run_id = next.run_id AND (p.state = 'waiting' OR p.state = 'working' AND p.replica_id = $2)
-                    RETURNING p.run_id, p.fence, p.last_seq, p.interrupt_by
+                    RETURNING p.run_id, p.fence, p.last_seq, p.interrupt_by, p.jobs, p.is_told
                 )
-                SELECT r.*, t.fence, t.last_seq AS shown_to, t.interrupt_by AS told_by
+                SELECT r.*, t.fence, t.last_seq AS shown_to, t.interrupt_by AS told_by, t.jobs, t.is_told
                 FROM taken t JOIN runs r ON r.id = t.run_id
                 """,
                 session_id,
@@ -95,9 +102,9 @@ class PostResponseStore:
                     UPDATE post_responses p SET state = 'working', replica_id = $1, fence = p.fence + 1,
                         lease_until = now() + make_interval(secs => $3)
                     FROM due WHERE p.run_id = due.run_id
-                    RETURNING p.run_id, p.fence, p.last_seq, p.interrupt_by
+                    RETURNING p.run_id, p.fence, p.last_seq, p.interrupt_by, p.jobs, p.is_told
                 )
-                SELECT r.*, t.fence, t.last_seq AS shown_to, t.interrupt_by AS told_by
+                SELECT r.*, t.fence, t.last_seq AS shown_to, t.interrupt_by AS told_by, t.jobs, t.is_told
                 FROM taken t JOIN runs r ON r.id = t.run_id
                 """,
                 replica_id,
@@ -108,18 +115,14 @@ class PostResponseStore:
             )
         return [_claim(row) for row in rows]
 
-    async def append(self, claimed: PostClaim, events: Sequence[NewEvent]) -> int | None:
-        """Write events of the work, and return the position of the first; None if the claim is void.
+    async def write(
+        self, claimed: PostClaim, events: Sequence[NewEvent], then: Then, usage: Mapping[str, Any] | None = None
+    ) -> int | None:
+        """Write events of the work and what is left of it, and add to its usage; the position of the first event.
 
-        Doing it again after an unanswered commit changes nothing and answers the same.
+        None if the claim is void. Doing it again after an unanswered commit changes nothing and answers the same; with
+        no events it may answer None though it was done.
         """
-        return await self._write(claimed, events, is_last=False)
-
-    async def finish(self, claimed: PostClaim, events: Sequence[NewEvent]) -> int | None:
-        """Write the last events of the work and that it is done, as `append` does."""
-        return await self._write(claimed, events, is_last=True)
-
-    async def _write(self, claimed: PostClaim, events: Sequence[NewEvent], *, is_last: bool) -> int | None:
         async with self._database.connection() as connection:
             first_seq: int | None = await connection.fetchval(
                 """
@@ -139,9 +142,11 @@ class PostResponseStore:
                     FROM head CROSS JOIN unnest($5::text[], $6::text[]) WITH ORDINALITY AS e (type, body, ordinal)
                 ), noted AS (
                     UPDATE post_responses p SET last_seq = head.last_seq,
-                        state = CASE WHEN $7 THEN 'done' ELSE p.state END,
-                        finished_at = CASE WHEN $7 THEN now() END,
-                        lease_until = CASE WHEN $7 THEN NULL ELSE now() + make_interval(secs => $8) END
+                        state = CASE WHEN $7 = 'done' THEN 'done' ELSE p.state END,
+                        is_told = p.is_told OR $7 <> 'stages',
+                        usage = p.usage || $9,
+                        finished_at = CASE WHEN $7 = 'done' THEN now() END,
+                        lease_until = CASE WHEN $7 = 'done' THEN NULL ELSE now() + make_interval(secs => $8) END
                     FROM head WHERE p.run_id = $2
                 )
                 SELECT base + 1 FROM head
@@ -152,8 +157,9 @@ class PostResponseStore:
                 claimed.shown_to,
                 [event.type for event in events],
                 [event.body for event in events],
-                is_last,
+                then,
                 self._lease,
+                dict(usage or {}),
             )
             if first_seq is not None:
                 return first_seq
@@ -216,9 +222,10 @@ class PostResponseStore:
                         fence = CASE WHEN is_free THEN p.fence + 1 ELSE p.fence END,
                         lease_until = CASE WHEN is_free THEN now() + make_interval(secs => $5) ELSE p.lease_until END
                     FROM found WHERE p.run_id = found.run_id
-                    RETURNING p.run_id, p.fence, p.last_seq, p.interrupt_by, is_free
+                    RETURNING p.run_id, p.fence, p.last_seq, p.interrupt_by, p.jobs, p.is_told, is_free
                 )
                 SELECT r.*, n.fence, n.last_seq AS shown_to, n.interrupt_by AS told_by, n.is_free,
+                       n.jobs, n.is_told,
                        CASE WHEN NOT n.is_free THEN pg_notify('colloquy_interrupts', n.run_id::text) END
                 FROM noted n JOIN runs r ON r.id = n.run_id
                 """,
@@ -231,12 +238,13 @@ class PostResponseStore:
         return None if row is None else InterruptNoted(_claim(row) if row["is_free"] else None)
 
     async def newest(self, session_id: SessionId, owner_id: UserId) -> RunId | None:
-        """The run whose work is the newest that is unfinished in the owner's session."""
+        """The run of which there is more to be told in the owner's session, the newest of such runs."""
         async with self._database.connection() as connection:
             return await connection.fetchval(
                 """
                 SELECT run_id FROM post_responses
-                WHERE session_id = $1 AND owner_id = $2 AND state <> 'done' ORDER BY position DESC LIMIT 1
+                WHERE session_id = $1 AND owner_id = $2 AND state <> 'done' AND NOT is_told
+                ORDER BY position DESC LIMIT 1
                 """,
                 session_id,
                 owner_id,
@@ -244,4 +252,6 @@ class PostResponseStore:
 
 
 def _claim(row: "Record") -> PostClaim:
-    return PostClaim(record(RunRecord, row), row["fence"], row["shown_to"], row["told_by"])
+    return PostClaim(
+        record(RunRecord, row), row["fence"], row["shown_to"], row["told_by"], tuple(row["jobs"]), row["is_told"]
+    )

@@ -107,7 +107,10 @@ class NewReply:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended, with the events that say so. With `post_response` there is work left to do after it."""
+    """How a run ended, with the events that say so.
+
+    With `post_response` there is more to be told of it later; `jobs` are what the service does for itself then.
+    """
 
     events: Sequence[NewEvent]
     reply: NewReply | None
@@ -116,6 +119,12 @@ class Ending:
     usage: dict[str, Any]
     timings: dict[str, Any]
     post_response: bool = False
+    jobs: Sequence[str] = ()
+
+    @property
+    def leaves_work(self) -> bool:
+        """Whether there is anything to do after it."""
+        return self.post_response or bool(self.jobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -650,8 +659,9 @@ async def _end(
             FROM head WHERE r.id = $2
             RETURNING r.id, r.session_id, r.owner_id, r.first_seq
         ), left_to_do AS (
-            INSERT INTO post_responses (run_id, session_id, owner_id, position)
-            SELECT id, session_id, owner_id, first_seq FROM ended WHERE $18
+            INSERT INTO post_responses (run_id, session_id, owner_id, position, jobs, is_told)
+            SELECT id, session_id, owner_id, first_seq, $21, NOT $18 FROM ended
+            WHERE $18 OR cardinality($21::text[]) > 0
         ), replied AS (
             INSERT INTO messages
                 (id, session_id, parent_id, run_id, role, content, parts, token_count, finish_reason, provider, model,
@@ -695,6 +705,7 @@ async def _end(
         ending.post_response,
         reply and reply.context_rest,
         reply and reply.stopped_by,
+        list(ending.jobs),
     )
 
 

@@ -54,10 +54,12 @@ class SessionStore:
                     INSERT INTO journals (session_id) VALUES ($1)
                 )
                 INSERT INTO sessions
-                    (id, owner_id, persona_id, title, pinned, connection, model, controls, metadata, active_leaf_id)
+                    (id, owner_id, persona_id, title, pinned, connection, model, controls, metadata, active_leaf_id,
+                     title_is_given)
                 SELECT $1, $2, (given ->> 'persona_id')::uuid, given ->> 'title',
                        coalesce((given ->> 'pinned')::boolean, false), given ->> 'connection', given ->> 'model',
-                       coalesce(given -> 'controls', '{}'), coalesce(given -> 'metadata', '{}'), $4
+                       coalesce(given -> 'controls', '{}'), coalesce(given -> 'metadata', '{}'), $4,
+                       given ? 'title'
                 FROM (SELECT $3::jsonb) AS _ (given)
                 RETURNING *, 0 AS last_seq, NULL::uuid AS active_run_id
                 """,
@@ -145,6 +147,7 @@ class SessionStore:
                 """
                 UPDATE sessions SET
                     title = CASE WHEN given ? 'title' THEN given ->> 'title' ELSE title END,
+                    title_is_given = title_is_given OR given ? 'title',
                     pinned = coalesce((given ->> 'pinned')::boolean, pinned),
                     persona_id = CASE WHEN given ? 'persona_id' THEN (given ->> 'persona_id')::uuid
                                       ELSE persona_id END,
@@ -184,6 +187,33 @@ class SessionStore:
             )
         assert updated is not None
         return record(SessionRecord, updated), event
+
+    async def entitle(self, session_id: SessionId, owner_id: UserId, title: str, event: NewEvent) -> int | None:
+        """Give a title to a session that waits for one, and tell its readers; the event's position.
+
+        None if somebody has had a say in its title by now, or it is gone.
+        """
+        async with self._database.transaction() as connection:
+            await _lock_journal(connection, session_id, owner_id)
+            return await connection.fetchval(
+                """
+                WITH entitled AS (
+                    UPDATE sessions SET title = $3, version = version + 1
+                    WHERE id = $1 AND owner_id = $2 AND title IS NULL AND NOT title_is_given RETURNING id
+                ), head AS (
+                    UPDATE journals j SET last_seq = j.last_seq + 1 FROM entitled WHERE j.session_id = entitled.id
+                    RETURNING j.last_seq
+                ), event AS (
+                    INSERT INTO events (session_id, seq, type, body) SELECT $1, last_seq, $4, $5 FROM head
+                )
+                SELECT last_seq FROM head
+                """,
+                session_id,
+                owner_id,
+                title,
+                event.type,
+                event.body,
+            )
 
     async def delete(self, session_id: SessionId, owner_id: UserId, *, version: int | None) -> bool:
         """Delete the session with everything in it; False if there is none (or not of that version)."""

@@ -43,6 +43,8 @@ class ActiveRun:
         self.first_delta_at: float | None = None
         self.after: tuple[str, ...] = ()
         """The modules that wait for the reply."""
+        self.is_untitled = False
+        """Whether the session waits for a title."""
         self.in_context: int | None = None
         """How many characters of the reply's text stand in the context as items; None: it has no items."""
         self._reply_bytes = reply_bytes

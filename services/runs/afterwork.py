@@ -2,13 +2,17 @@
 
 A run that ends with such work leaves a row in `post_responses`. One task per session works through them. What was
 begun by a process that died, or that had to go down, is done again from the beginning by whoever takes it over.
+
+When the stages are told to be over, side jobs follow: what the service does for itself (a title, a summary). Nobody
+waits for them, nothing is told of them under the run's id, and they are stopped as the work is, but without a word. A
+job is wanted by name when a reply is closed (`SideJob.wants`), and its name stands in the row.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import orjson
@@ -17,7 +21,8 @@ from db.errors import DatabaseError
 from db.ids import ReplicaId, RunId, SessionId, UserId
 from db.records import EventRecord, RunRecord
 from db.stores.events import EventStore
-from db.stores.post_responses import PostClaim, PostResponseStore
+from db.stores.post_responses import PostClaim, PostResponseStore, Then
+from services.agent.types import Usage
 from services.runs.active import ActiveRun, Interrupt
 from services.runs.events import Event, Interrupted, PostResponseComplete, StageUpdate, encode, timestamp
 from services.runs.journal import Journal
@@ -53,6 +58,27 @@ class Responder(Protocol):
         Doing it again must be the same as doing it once: it is begun anew after the death of its owner, and also
         when it raises `DatabaseUnavailable` or `WriteConflict`. It may be cancelled at any moment. A module that
         fails is no reason to raise.
+        """
+        ...
+
+
+class SideJob(Protocol):
+    """Something that the service does for itself after a reply."""
+
+    @property
+    def name(self) -> str:
+        """What the job is called in the database."""
+        ...
+
+    def wants(self, run: ActiveRun) -> bool:
+        """Whether there is anything to do after this good reply: must neither wait nor raise."""
+        ...
+
+    async def do(self, work: "PostWork") -> Usage | None:
+        """Do it, and return what it has cost.
+
+        Doing it again must be the same as doing it once, as with `Responder.respond`. If it raises anything else, that
+        is logged and the job is over: nobody is told of it. It may be cancelled at any moment.
         """
         ...
 
@@ -130,6 +156,11 @@ class PostWork:
         self.is_lost = True
         self._cancel()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more may be done of it here."""
+        return self.is_lost or self.interrupt is not None
+
     def interrupt_ms(self) -> int:
         """Milliseconds since somebody said stop."""
         return 0 if self.interrupt is None else round((time.monotonic() - self.interrupt.at) * 1000)
@@ -146,6 +177,7 @@ class Afterwork:
         self,
         *,
         responder: Responder,
+        jobs: Sequence[SideJob] = (),
         store: PostResponseStore,
         events: EventStore,
         journal: Journal,
@@ -153,6 +185,7 @@ class Afterwork:
         work_seconds: float,
     ) -> None:
         self._responder = responder
+        self._jobs = jobs
         self._store = store
         self._events = events
         self._journal = journal
@@ -166,6 +199,10 @@ class Afterwork:
     def wants(self, run: ActiveRun) -> bool:
         """Whether a reply that went well leaves work to do."""
         return self._responder.wants(run)
+
+    def jobs_after(self, run: ActiveRun) -> tuple[str, ...]:
+        """The names of the side jobs that a reply that went well leaves."""
+        return tuple(job.name for job in self._jobs if job.wants(run))
 
     def begin(self, session_id: SessionId, claimed: PostClaim | None = None) -> None:
         """See to it that what waits in the session is done, beginning with what was claimed already."""
@@ -194,7 +231,7 @@ class Afterwork:
             return False
         if noted.claimed is not None:
             work = PostWork(noted.claimed)
-            await self._write(work, _stopped(work), is_last=True)
+            await self._write(work, [] if work.claimed.is_told else _stopped(work), "done")
             self.begin(session_id)
         return True
 
@@ -227,10 +264,13 @@ class Afterwork:
         work = PostWork(claimed)
         self._works[work.record.id] = work
         try:
-            work.told(await until_answered(lambda: self._told_before(claimed)))
-            events = await self._respond(work)
-            if not work.is_lost:
-                await self._write(work, events, is_last=True)
+            if not claimed.is_told:
+                work.told(await until_answered(lambda: self._told_before(claimed)))
+                events = await self._respond(work)
+                if not work.is_lost:
+                    await self._write(work, events, "jobs" if claimed.jobs and not work.interrupt else "done")
+            if claimed.jobs and not work.is_over:
+                await self._do_jobs(work)
         except asyncio.CancelledError:
             await self._give_back(work)
             raise
@@ -253,18 +293,52 @@ class Afterwork:
         work.is_closing = True
         return _stopped(work) if work.interrupt else _ended(work, task)
 
+    async def _do_jobs(self, work: PostWork) -> None:
+        """Do the side jobs, one after the other; whoever stops the work stops all of them."""
+        work.is_closing = False
+        usages: dict[str, Any] = {}
+        for job in self._jobs:
+            if job.name in work.claimed.jobs and not work.is_over and work.claimed.fence <= _BEGUN_AT_MOST:
+                usage = await self._do_job(job, work)
+                if usage is not None:
+                    usages[job.name] = asdict(usage)
+        work.is_closing = True
+        if not work.is_lost:
+            await self._write(work, [], "done", usages)
+
+    async def _do_job(self, job: SideJob, work: PostWork) -> Usage | None:
+        task = asyncio.create_task(self._ask_job(job, work), name=f"{job.name} after run {work.record.id}")
+        work.attach(task)
+        try:
+            await asyncio.wait([task])
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        return None if task.cancelled() else task.result()
+
+    async def _ask_job(self, job: SideJob, work: PostWork) -> Usage | None:
+        try:
+            async with asyncio.timeout(self._work_seconds):
+                return await until_answered(lambda: job.do(work))
+        except Exception:  # noqa: BLE001 - the border of the job: nobody waits for it
+            _log.exception("the %s after run %s failed", job.name, work.record.id)
+            return None
+
     async def _ask_responder(self, work: PostWork) -> Sequence[Mapping[str, Any]]:
         if work.claimed.fence > _BEGUN_AT_MOST:
             raise GivenUp
         async with asyncio.timeout(self._work_seconds):
             return await until_answered(lambda: self._responder.respond(work))
 
-    async def _write(self, work: PostWork, events: Sequence[Event], *, is_last: bool = False) -> None:
-        """Commit events of the work, then show them."""
+    async def _write(
+        self, work: PostWork, events: Sequence[Event], then: Then = "stages", usage: Mapping[str, Any] | None = None
+    ) -> None:
+        """Commit events of the work and what is left of it, then show them."""
         at = timestamp()
         encoded = [encode(event, work.record.id, at) for event in events]
-        write = self._store.finish if is_last else self._store.append
-        first_seq = await until_answered(lambda: write(work.claimed, encoded))
+        first_seq = await until_answered(lambda: self._store.write(work.claimed, encoded, then, usage))
+        if not encoded:
+            return
         if first_seq is None:
             work.lose()
             return

@@ -203,7 +203,7 @@ class RunEngine:
         self._journal.show(run.record.session_id, run.record.id, ended.first_seq, whole.events)
         if ended.next is not None:
             self.launch(ended.next)
-        if ending.post_response:
+        if ending.leaves_work:
             self._afterwork.begin(run.record.session_id)
         if ending.reply is None:
             await self._step_back(run.record)

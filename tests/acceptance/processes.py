@@ -25,6 +25,7 @@ _DEFAULTS = {
     "PYTHONPATH": str(_CHECKOUT),
     "PORT": "0",
     "FIRST_RUN_CONTENT": "false",  # its modules would work after replies that these tests watch to the end
+    "TITLES__ENABLED": "false",
 }
 
 

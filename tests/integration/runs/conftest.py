@@ -39,6 +39,7 @@ async def open_replica(
             "openai_default_model": "fake-small",
             "database_url": None if is_alone else database_url,
             "first_run_content": False,
+            "titles": {"enabled": False},
             "timeouts": {"lease": 1.0, "drain": 1.0},
             **settings,
         }

@@ -369,7 +369,7 @@ async def test_an_owner_that_lost_the_work_stops_without_a_word(database_url: st
         [taken] = await other.take_over(ReplicaId(new_id()), besides=[], limit=10, at_once=True)
 
         await eventually(lambda: diarist.cancelled == [run_id])
-        first_seq = await other.finish(taken, [NewEvent("post_response_complete", "{}")])
+        first_seq = await other.write(taken, [NewEvent("post_response_complete", "{}")], "done")
         assert first_seq == chat.frames[-1].seq + 1
 
 
@@ -483,11 +483,11 @@ async def test_a_sleeper_cannot_write_after_its_work_was_taken(database_url: str
         taken = await take(rows)
         assert (taken.run.id, taken.shown_to) == (sleeper.run.id, sleeper.shown_to)
 
-        assert await rows.append(sleeper, LATE) is None
-        assert await rows.finish(sleeper, LATE) is None
+        assert await rows.write(sleeper, LATE, "stages") is None
+        assert await rows.write(sleeper, LATE, "done") is None
         assert await rows.renew([sleeper]) == {}
         await rows.give_back(sleeper)
-        assert await rows.finish(taken, FRESH) is not None
+        assert await rows.write(taken, FRESH, "done") is not None
         assert LATE[0].body not in await bodies(database_url)
         assert (await bodies(database_url))[-1] == FRESH[0].body
         assert await states(database_url) == ["done"]
@@ -500,11 +500,11 @@ async def test_a_sleeper_that_waits_for_the_journal_is_refused_if_it_was_replace
         connection = await asyncpg.connect(database_url)
         async with connection.transaction():
             await connection.execute("SELECT FROM journals FOR UPDATE")
-            late = asyncio.create_task(rows.append(sleeper, LATE))
+            late = asyncio.create_task(rows.write(sleeper, LATE, "stages"))
             await eventually(lambda: somebody_waits(connection))
             taken = await take(rows)
         assert await late is None
-        assert await rows.append(taken, FRESH) is not None
+        assert await rows.write(taken, FRESH, "stages") is not None
         assert LATE[0].body not in await bodies(database_url)
         await connection.close()
 
@@ -516,7 +516,7 @@ async def test_work_that_waits_for_the_journal_is_told_after_what_was_written_me
         connection = await asyncpg.connect(database_url)
         async with connection.transaction():
             last_seq = await connection.fetchval("UPDATE journals SET last_seq = last_seq + 3 RETURNING last_seq")
-            soon = asyncio.create_task(rows.append(owner, LATE))
+            soon = asyncio.create_task(rows.write(owner, LATE, "stages"))
             await eventually(lambda: somebody_waits(connection))
         assert await soon == last_seq + 1
         await connection.close()
