@@ -30,11 +30,25 @@ class ToolSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ImagePart:
+    """A picture for the model to look at: a PNG or JPEG, in Base64 as every protocol wants it."""
+
+    media_type: str
+    base64: str
+
+    @property
+    def data_url(self) -> str:
+        """The picture as an address that holds it (RFC 2397)."""
+        return f"data:{self.media_type};base64,{self.base64}"
+
+
+@dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One message of the window: text of a role."""
+    """One message of the window: text of a role, and for a user's the pictures that came with it."""
 
     role: Role
     content: str
+    images: tuple[ImagePart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

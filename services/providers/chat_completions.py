@@ -10,6 +10,7 @@ from typing import Any, Final, assert_never, cast
 from services.agent.types import (
     ChatMessage,
     FinishReason,
+    ImagePart,
     ModelEvent,
     ModelMessage,
     ModelRequest,
@@ -22,6 +23,7 @@ from services.agent.types import (
 from services.errors import ProviderBrokeOff, ProviderGarbled
 from services.providers.faults import Complaints
 from services.providers.loose import count, items, mapping, words
+from services.providers.pictures import REFUSED, without_pictures
 from services.providers.reply import NOTHING, Reply
 
 # Sent under their own names.
@@ -48,7 +50,10 @@ class ChatCompletions:
     """How requests are written and answers read; `own` where OpenAI's own models answer."""
 
     path: Final = "/chat/completions"
-    niceties: Final[Mapping[str, re.Pattern[str]]] = {"usage": re.compile(r"stream_options|include_usage")}
+    niceties: Final[Mapping[str, re.Pattern[str]]] = {
+        "usage": re.compile(r"stream_options|include_usage"),
+        "pictures": REFUSED,
+    }
 
     def __init__(self, *, own: bool) -> None:
         self.controls = _OPENAI_CONTROLS if own else _COMPATIBLE_CONTROLS
@@ -58,7 +63,8 @@ class ChatCompletions:
     def body(self, request: ModelRequest, without: Collection[str]) -> dict[str, Any]:
         """The JSON of the request, without the niceties that the server has refused."""
         controls = request.controls
-        body: dict[str, Any] = {"model": request.model, "messages": [_message(m) for m in request.messages]}
+        messages = without_pictures(request.messages) if "pictures" in without else request.messages
+        body: dict[str, Any] = {"model": request.model, "messages": [_message(message) for message in messages]}
         body["stream"] = True
         if "usage" not in without:
             body["stream_options"] = {"include_usage": True}
@@ -149,14 +155,22 @@ class ChatCompletionsReader:
 
 def _message(message: ModelMessage) -> dict[str, Any]:
     match message:
-        case ChatMessage(role=role, content=content):
-            return {"role": role, "content": content}
+        case ChatMessage(role=role, content=content, images=images):
+            return {"role": role, "content": [_text(content), *map(_picture, images)] if images else content}
         case ToolCallMessage(content=content, calls=calls):
             return {"role": "assistant", "content": content or None, "tool_calls": [_call(call) for call in calls]}
         case ToolResultMessage(call_id=id, content=content):
             return {"role": "tool", "tool_call_id": id, "content": content}
         case _:
             assert_never(message)
+
+
+def _text(content: str) -> dict[str, Any]:
+    return {"type": "text", "text": content}
+
+
+def _picture(image: ImagePart) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": image.data_url}}
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

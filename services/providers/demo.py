@@ -89,7 +89,9 @@ def account_of(request: ModelRequest) -> str:
     if isinstance(last, ToolResultMessage):
         sentences.append(f'The tool {last.name} answered "{_shortly(last.content)}".')
     elif (said := _last_said(request)) is not None:
-        sentences.append(f'You said "{_shortly(said)}".')
+        sentences.append(f'You said "{_shortly(said.content)}".')
+        if said.images:
+            sentences.append(f"You showed {_plural(len(said.images), 'picture')}.")
     return " ".join(sentences)
 
 
@@ -104,8 +106,8 @@ def _asked_for(request: ModelRequest) -> ToolCall | None:
     return ToolCall(id, clean_text(found["name"]), clean_text(found["arguments"].strip()) or "{}")
 
 
-def _last_said(request: ModelRequest) -> str | None:
-    said = (m.content for m in reversed(request.messages) if isinstance(m, ChatMessage) and m.role == "user")
+def _last_said(request: ModelRequest) -> ChatMessage | None:
+    said = (m for m in reversed(request.messages) if isinstance(m, ChatMessage) and m.role == "user")
     return next(said, None)
 
 

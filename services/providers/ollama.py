@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from services.providers.faults import Complaints
 from services.providers.loose import count, items, mapping, words
 from services.providers.ollama_chat import OllamaReader
 from services.providers.patience import Patience
+from services.providers.pictures import has_pictures, without_pictures
 from services.providers.windows import ContextWindows
 
 if TYPE_CHECKING:
@@ -59,14 +61,17 @@ class OllamaProvider:
         self._allows_ip = allows_ip
         self._complaints = Complaints(name, secrets=(api_key or "",))
         self._lengths = ContextWindows(self._ask_length)
+        self._blind: set[str] = set()
+        """Models that have said that they cannot look at pictures."""
         self._client: OllamaClient | None = None
         self._opening = asyncio.Lock()
 
     def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncGenerator[ModelEvent, None]]:
         """Ask the model; see `Provider.stream`. Raises `InvalidControl` at once for what cannot be expressed."""
         refuse_inexpressible(request.controls, self.controls, self.name)
-        num_ctx = self._num_ctx_of(request.controls)
-        body = ollama_chat.request_body(request, num_ctx=num_ctx, connection=self.name)
+        body = self._body(request)
+        if has_pictures(request.messages):
+            return aclosing(self._retries.stream(partial(self._attempt_with_pictures, request), cannot_mend))
         return aclosing(self._retries.stream(partial(self._attempt, body), cannot_mend))
 
     async def models(self) -> list[ModelInfo]:
@@ -92,6 +97,19 @@ class OllamaProvider:
             if client:
                 await client.aclose()
 
+    async def _attempt_with_pictures(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        """Ollama leaves out without a word what its model cannot see, so the model is told."""
+        await self._lengths.of(request.model)
+        if request.model in self._blind:
+            request = replace(request, messages=tuple(without_pictures(request.messages)))
+        async with aclosing(self._attempt(self._body(request))) as events:
+            async for event in events:
+                yield event
+
+    def _body(self, request: ModelRequest) -> dict[str, Any]:
+        num_ctx = self._num_ctx_of(request.controls)
+        return ollama_chat.request_body(request, num_ctx=num_ctx, connection=self.name)
+
     async def _attempt(self, body: Mapping[str, Any]) -> AsyncGenerator[ModelEvent, None]:
         client = await self._connected()
         source = client.chat_stream(body)
@@ -104,7 +122,10 @@ class OllamaProvider:
 
     async def _ask_length(self, model: str) -> int | None:
         """How much the model was made for: `<architecture>.context_length` of its metadata."""
-        info = mapping(mapping(await self._ask("POST", "/api/show", {"model": model})).get("model_info"))
+        shown = mapping(await self._ask("POST", "/api/show", {"model": model}))
+        if (able := items(shown.get("capabilities"))) and "vision" not in able:
+            self._blind.add(model)
+        info = mapping(shown.get("model_info"))
         lengths = [count(value) for name, value in info.items() if name.endswith(".context_length")]
         return next(filter(None, lengths), None)
 

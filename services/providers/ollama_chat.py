@@ -137,8 +137,10 @@ def _wants_tools(controls: Mapping[str, Any], connection: str) -> bool:
 
 def _message(message: ModelMessage) -> dict[str, Any]:
     match message:
-        case ChatMessage(role=role, content=content):
+        case ChatMessage(role=role, content=content, images=()):
             return {"role": role, "content": content}
+        case ChatMessage(role=role, content=content, images=images):
+            return {"role": role, "content": content, "images": [image.base64 for image in images]}
         case ToolCallMessage(content=content, calls=calls):
             return {"role": "assistant", "content": content, "tool_calls": [_call(call) for call in calls]}
         case ToolResultMessage(call_id=id, name=name, content=content):

@@ -19,6 +19,7 @@ from services.providers.controls import refuse_inexpressible
 from services.providers.faults import Complaints
 from services.providers.loose import items, mapping, words
 from services.providers.patience import Patience
+from services.providers.pictures import has_pictures
 from services.providers.responses import Responses
 from services.providers.windows import ContextWindows, openai_window, window_in
 
@@ -127,7 +128,10 @@ class OpenAIProvider:
         """Learn from a refusal which nicety this model does not want; true if it can be asked without it."""
         refused = self._refused[request.model]
         unwanted = {name for name, words in self._dialect.niceties.items() if words.search(error.message)} - refused
-        if not isinstance(error, ProviderRejected) or not unwanted:
+        if not has_pictures(request.messages):
+            unwanted.discard("pictures")
+        # Some servers fail over a picture instead of refusing it.
+        if not unwanted or not (isinstance(error, ProviderRejected) or "pictures" in unwanted):
             return False
         refused |= unwanted
         return True

@@ -10,6 +10,7 @@ from typing import Any, Final, assert_never, cast
 
 from services.agent.types import (
     ChatMessage,
+    ImagePart,
     ModelEvent,
     ModelMessage,
     ModelRequest,
@@ -22,6 +23,7 @@ from services.agent.types import (
 from services.errors import ProviderBrokeOff, ProviderGarbled
 from services.providers.faults import Complaint, Complaints, complaint_in
 from services.providers.loose import count, mapping, words
+from services.providers.pictures import REFUSED, without_pictures
 from services.providers.reply import NOTHING, Reply
 
 _PLAIN: Final = ("temperature", "top_p", "parallel_tool_calls")
@@ -51,6 +53,7 @@ class Responses:
     niceties: Final[Mapping[str, re.Pattern[str]]] = {
         "summary": re.compile(r"reasoning\.summary|reasoning summar", re.IGNORECASE),
         "sealed": re.compile(r"encrypted", re.IGNORECASE),
+        "pictures": REFUSED,
     }
 
     def __init__(self) -> None:
@@ -59,9 +62,10 @@ class Responses:
     def body(self, request: ModelRequest, without: Collection[str]) -> dict[str, Any]:
         """The JSON of the request, without the niceties that the server has refused."""
         controls = request.controls
+        messages = without_pictures(request.messages) if "pictures" in without else request.messages
         body: dict[str, Any] = {
             "model": request.model,
-            "input": [item for message in request.messages for item in self._items(message)],
+            "input": [item for message in messages for item in self._items(message)],
             "stream": True,
             "store": False,
         }
@@ -86,9 +90,10 @@ class Responses:
 
     def _items(self, message: ModelMessage) -> Sequence[Any]:
         match message:
-            case ChatMessage(role=role, content=content):
+            case ChatMessage(role=role, content=content, images=images):
+                parts = [{"type": "input_text", "text": content}, *map(_picture, images)] if images else content
                 # Some servers do not guess the kind of an item from its fields, so it is always named.
-                return ({"type": "message", "role": role, "content": content},)
+                return ({"type": "message", "role": role, "content": parts},)
             case ToolCallMessage(content=content, calls=calls):
                 said = ({"type": "message", "role": "assistant", "content": content},) if content else ()
                 sealed = next((self._sealed[call.id] for call in calls if call.id in self._sealed), ())
@@ -203,6 +208,10 @@ def _text(controls: Mapping[str, Any]) -> dict[str, Any]:
         case _:
             pass
     return text
+
+
+def _picture(image: ImagePart) -> dict[str, Any]:
+    return {"type": "input_image", "image_url": image.data_url, "detail": "auto"}
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class OllamaFake(FakeServer):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.lengths = {"fake-small": 32_768}
+        self.capabilities = ["completion", "tools"]
 
     @property
     def url(self) -> str:
@@ -86,7 +87,7 @@ class OllamaFake(FakeServer):
         if model not in self.lengths:
             return web.json_response({"error": f"model '{model}' not found"}, status=404)
         info = {"general.architecture": "fake", "fake.context_length": self.lengths[model]}
-        return web.json_response({"model_info": info, "capabilities": ["completion", "tools"]})
+        return web.json_response({"model_info": info, "capabilities": self.capabilities})
 
     async def _tags(self, request: web.Request) -> web.StreamResponse:
         await self.look_up(request)
