@@ -8,18 +8,19 @@ from api.settings import SandboxLimits
 from db.pool import Database
 from db.stores.memories import MemoryStore
 from db.stores.messages import MessageStore
-from db.stores.module_results import ModuleResultStore
 from db.stores.modules import ModuleStore
 from db.stores.run_traces import RunTraceStore
 from db.stores.sessions import SessionStore
-from db.stores.variables import VariableStore
+from db.stores.turns import TurnStore
 from services.casting import CastingOffice
 from services.context.tokens import TokenCounter
 from services.hardening import Hardening
 from services.prompt.after import AfterReply
-from services.prompt.composer import Composer
+from services.prompt.composer import Composer, Turns
+from services.prompt.facts import TurnReader
 from services.prompt.host import TurnHost
 from services.prompt.lab import PromptLab, UnkeptMemories
+from services.prompt.shelf import Shelf
 from services.prompt.turn import HostFor, ScriptTimes
 from services.prompt.view import TurnView
 from services.providers.registry import Providers
@@ -54,17 +55,12 @@ async def open_prompts(
     """
     sandbox = await stack.enter_async_context(Sandbox(count_tokens=tokens.count, max_workers=allowed.workers))
     await _tell_hardening(sandbox)
-    messages = MessageStore(database)
-    results, variables, traces = ModuleResultStore(database), VariableStore(database), RunTraceStore(database)
-    composer = Composer(
-        modules=ModuleStore(database),
-        results=results,
-        variables=variables,
-        traces=traces,
-        messages=messages,
-        tokens=tokens,
-        sandbox=sandbox,
-        host_for=_hosts(database, providers, MemoryStore(database)),
+    store, shelf = TurnStore(database), Shelf(ModuleStore(database))
+    reader = TurnReader(store, shelf)
+    turns = Turns(
+        sandbox,
+        _hosts(database, providers, MemoryStore(database)),
+        shelf,
         limits=ScriptLimits(
             cpu_seconds=allowed.cpu_seconds,
             memory_bytes=allowed.memory_mib * 1024 * 1024,
@@ -73,9 +69,18 @@ async def open_prompts(
         ),
         times=ScriptTimes(allowed.timeout_ms, allowed.ai_timeout_ms),
     )
-    after = AfterReply(composer, casting, messages=messages, results=results, variables=variables, traces=traces)
-    lab = PromptLab(composer, casting, _hosts(database, providers, UnkeptMemories(database)))
-    return Prompts(composer, after, lab, sandbox)
+    after = AfterReply(
+        casting,
+        reader=reader,
+        turns=turns,
+        store=store,
+        messages=MessageStore(database),
+        traces=RunTraceStore(database),
+        tokens=tokens,
+    )
+    unkept = _hosts(database, providers, UnkeptMemories(database))
+    lab = PromptLab(casting, reader=reader, turns=turns, tokens=tokens, host_for=unkept)
+    return Prompts(Composer(reader=reader, turns=turns, store=store, tokens=tokens), after, lab, sandbox)
 
 
 async def _tell_hardening(sandbox: Sandbox) -> None:

@@ -74,23 +74,6 @@ class ModuleRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class ModuleResultRecord:
-    """The newest result of a module in a session.
-
-    If the newest run failed, `text` and `outputs` are still those of the last run that did not.
-    """
-
-    session_id: SessionId
-    module_id: ModuleId
-    run_id: RunId
-    run_seq: int
-    state: ResultState
-    text: str
-    outputs: dict[str, Any]
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class MemoryRecord:
     """Something worth remembering of a session, and which of its messages it is about."""
 

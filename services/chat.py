@@ -42,7 +42,8 @@ from services.errors import (
     ShuttingDown,
     TooManyRequests,
 )
-from services.prompt.composer import Composer, mentions
+from services.prompt.composer import Composer
+from services.prompt.facts import mentions
 from services.providers.controls import validate_controls
 from services.providers.registry import Providers
 from services.questions import Question, Questions, Regenerate, no_message

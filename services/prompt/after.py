@@ -5,12 +5,15 @@ from typing import Any
 
 from db.records import RunRecord
 from db.stores.messages import MessageStore
-from db.stores.module_results import ModuleResultStore
 from db.stores.run_traces import RunTraceStore
-from db.stores.variables import VariableStore
+from db.stores.turns import TurnStore
 from services.casting import CastingOffice
-from services.prompt.composer import Composer, keep, planned_for, speak_all, status_of
+from services.context.tokens import TokenCounter
+from services.prompt.composer import Turns
+from services.prompt.facts import TurnReader
+from services.prompt.leaving import entry_of, results_of, text_of
 from services.prompt.planning import Plan
+from services.prompt.stages import after_the_reply, ended, planned_for, speak_all, status_of
 from services.prompt.turn import Turn
 from services.runs.active import ActiveRun
 from services.runs.afterwork import PostWork
@@ -22,20 +25,22 @@ class AfterReply:
 
     def __init__(
         self,
-        composer: Composer,
         casting: CastingOffice,
         *,
+        reader: TurnReader,
+        turns: Turns,
+        store: TurnStore,
         messages: MessageStore,
-        results: ModuleResultStore,
-        variables: VariableStore,
         traces: RunTraceStore,
+        tokens: TokenCounter,
     ) -> None:
-        self._composer = composer
         self._casting = casting
+        self._reader = reader
+        self._turns = turns
+        self._store = store
         self._messages = messages
-        self._results = results
-        self._variables = variables
         self._traces = traces
+        self._tokens = tokens
 
     def wants(self, run: ActiveRun) -> bool:
         """Whether the prompt of the run named modules that wait for its reply."""
@@ -46,25 +51,42 @@ class AfterReply:
 
         Doing it again is doing it once: what a module has given for this run is not asked of it again.
         """
-        casting = await self._casting.cast(work.record)
-        facts = await self._composer.facts(
-            work.record, casting, casting.template, reply=await self._reply_to(work.record)
-        )
-        async with self._composer.turn(facts) as turn:
-            turn.prompt = await self._prompt_of(work.record)
+        record = work.record
+        casting = await self._casting.cast(record)
+        facts = await self._reader.facts(record, casting, casting.template, reply=await self._reply_to(record))
+        async with self._turns.turn(facts) as turn:
+            turn.prompt = await self._prompt_of(record)
             planned = planned_for(turn, casting.template)
-            names = [name for name in planned.waits_for if _is_due(turn, name)]
-            await self._stage(work, 4, turn, planned, [n for n in names if not facts.modules[n].requires_ai])
-            await self._stage(work, 5, turn, planned, [n for n in names if facts.modules[n].requires_ai])
+            stored: set[str] = set()
+            in_fourth, in_fifth = after_the_reply(turn, planned)
+            await self._stage(work, 4, turn, planned, in_fourth, stored)
+            await self._stage(work, 5, turn, planned, in_fifth, stored)
             said = turn.finished()
-        return [status_of(name, said[name]) for name in names]
+        return [status_of(name, said[name]) for name in (*in_fourth, *in_fifth)]
 
-    async def _stage(self, work: PostWork, stage: int, turn: Turn, planned: Plan, names: Sequence[str]) -> None:
+    async def _stage(
+        self, work: PostWork, stage: int, turn: Turn, planned: Plan, names: Sequence[str], stored: set[str]
+    ) -> None:
         work.emit(StageUpdate.began(stage))
         await speak_all(turn, planned, names)
-        await keep(turn, self._results, self._variables, only=names)
-        said = turn.finished()
-        work.emit(StageUpdate.ended(stage, tuple(status_of(name, said[name]) for name in names)))
+        await self._keep(work, turn, names, stored)
+        work.emit(ended(turn, stage, names))
+
+    async def _keep(self, work: PostWork, turn: Turn, names: Sequence[str], stored: set[str]) -> None:
+        """Store what the stage gave, also of modules that its scripts ran, and nothing twice."""
+        record = work.record
+        results = results_of(turn, besides=stored)
+        told = {name: await self._entry(turn, name) for name in names}
+        if not told and not results:
+            return
+        fence = work.claimed.fence
+        if not await self._store.keep(record.id, record.owner_id, results, fence=fence, after=told):
+            work.lose()  # somebody else does it by now
+        stored.update(name for name, said in turn.finished().items() if said.ran)
+
+    async def _entry(self, turn: Turn, name: str) -> Mapping[str, Any]:
+        text = text_of(turn, name) or ""
+        return await entry_of(turn.facts.modules[name], turn.finished()[name], text, self._tokens)
 
     async def _reply_to(self, record: RunRecord) -> str:
         if record.reply_message_id is None:
@@ -75,8 +97,3 @@ class AfterReply:
     async def _prompt_of(self, record: RunRecord) -> str:
         trace = await self._traces.get(record.id, record.owner_id)
         return trace.prompt if trace else ""
-
-
-def _is_due(turn: Turn, name: str) -> bool:
-    module = turn.facts.modules[name]
-    return module.execution_context == "POST_RESPONSE" and module.is_active

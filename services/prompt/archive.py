@@ -92,19 +92,22 @@ class PromptArchive:
         recipe: Mapping[str, Any] = stored.trace[RECIPE]
         versions = {entry["module"]: entry.get("version") for entry in stored.trace["modules"]}
         modules = {module.name: module for module in await self._modules.get_by_names(owner_id, versions)}
+        contents, changed = _contents(recipe, versions, modules), _of_modules(versions, modules)
+        if recipe["persona"] is None:  # only what the user named
+            text = _rendered("", recipe, contents)
+            return Rendering(text, text == stored.prompt, tuple(changed))
         persona = await self._personas.get(PersonaId(UUID(recipe["persona"]["id"])), owner_id)
-        text = None if persona is None else _rendered(persona, recipe, _contents(recipe, versions, modules))
-        return Rendering(text, text == stored.prompt, (*_of_persona(recipe, persona), *_of_modules(versions, modules)))
+        text = None if persona is None else _rendered(persona.template, recipe, contents)
+        return Rendering(text, text == stored.prompt, (*_of_persona(recipe, persona), *changed))
 
 
 def recipe_of(turn: Turn, planned: Plan) -> dict[str, Any]:
     """What the prompt of a turn can be rendered from again, with what was said as far as a template reads it."""
     persona = turn.facts.casting.persona
-    assert persona is not None
     read = set(_outputs_read(planned))
     said = {name: said.contribution for name, said in turn.finished().items() if name in planned.waits_for}
     return {
-        "persona": {"id": str(persona.id), "name": persona.name, "version": persona.version},
+        "persona": persona and {"id": str(persona.id), "name": persona.name, "version": persona.version},
         "attached": list(planned.attached),
         "variables": dict(turn.template_variables),
         "said": {
@@ -149,9 +152,9 @@ def _contents(
     return content
 
 
-def _rendered(persona: PersonaRecord, recipe: Mapping[str, Any], contents: Lookup) -> str:
+def _rendered(template: str, recipe: Mapping[str, Any], contents: Lookup) -> str:
     contributions = {name: Contribution(words["text"], words["outputs"]) for name, words in recipe["said"].items()}
-    planned = plan(parse(persona.template), recipe["attached"], contents)
+    planned = plan(parse(template), recipe["attached"], contents)
     return build(planned, contributions, recipe["variables"]).text
 
 

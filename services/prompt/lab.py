@@ -12,11 +12,15 @@ from db.ids import MemoryId, MessageId, ModuleId, PersonaId, RunId, SessionId, U
 from db.records import MemoryRecord, ModuleRecord, RunRecord
 from db.stores.memories import MemoryStore
 from services.casting import CastingOffice
+from services.context.tokens import TokenCounter
 from services.errors import RunTimedOut, ShuttingDown, TooManyRequests
-from services.prompt.composer import Composer, build_in_stages, first_stage, planned_for
+from services.prompt.composer import Turns
 from services.prompt.expansion import Warned
+from services.prompt.facts import TurnFacts, TurnReader
+from services.prompt.leaving import trace_of
+from services.prompt.stages import build_in_stages, first_stage, planned_for
 from services.prompt.template import parse
-from services.prompt.turn import HostFor, TurnFacts
+from services.prompt.turn import HostFor
 from services.prompt.view import TurnView
 from services.scripts.analysis import Analysis, analyse
 from services.scripts.types import ScriptHost, ScriptResult
@@ -70,11 +74,20 @@ class PromptLab:
     """Resolves templates and runs scripts as a turn would."""
 
     def __init__(
-        self, composer: Composer, casting: CastingOffice, host_for: HostFor, limits: LabLimits | None = None
+        self,
+        casting: CastingOffice,
+        *,
+        reader: TurnReader,
+        turns: Turns,
+        tokens: TokenCounter,
+        host_for: HostFor,
+        limits: LabLimits | None = None,
     ) -> None:
         """`host_for`: hosts under whose hands nothing is stored, such as those with `UnkeptMemories`."""
-        self._composer = composer
         self._casting = casting
+        self._reader = reader
+        self._turns = turns
+        self._tokens = tokens
         self._host_for = host_for
         self._limits = limits or LabLimits()
         self._busy = Counter[UserId]()
@@ -89,7 +102,14 @@ class PromptLab:
 
     def limited(self, limits: LabLimits) -> "PromptLab":
         """The same lab with other limits."""
-        return PromptLab(self._composer, self._casting, self._host_for, limits)
+        return PromptLab(
+            self._casting,
+            reader=self._reader,
+            turns=self._turns,
+            tokens=self._tokens,
+            host_for=self._host_for,
+            limits=limits,
+        )
 
     async def resolve(self, template: str, scene: Scene, *, run_scripts: bool, run_ai: bool) -> Resolved:
         """The template as the system prompt of such a turn.
@@ -99,10 +119,10 @@ class PromptLab:
         async with self._room(scene.owner_id):
             facts = await self._facts(template, scene)
             facts = replace(facts, held_back=_held_back(facts, run_scripts, run_ai))
-            async with self._composer.turn(facts, self._host(run_ai)) as turn:
+            async with self._turns.turn(facts, self._host(run_ai)) as turn:
                 planned = planned_for(turn, template)
                 built = await build_in_stages(turn, planned, lambda _: None)
-                trace = await self._composer.trace(turn, planned, built)
+                trace = await trace_of(turn, planned, built, self._tokens)
         warnings = tuple(dict.fromkeys((*planned.warnings, *built.warnings)))
         return Resolved(built.text, warnings, tuple(one.module for one in built.insertions if one.text), trace)
 
@@ -115,7 +135,7 @@ class PromptLab:
             analysis = await asyncio.to_thread(analyse, script)
             module = _unsaved(scene.owner_id, script, content, analysis, run_ai)
             facts = await self._facts(None, scene, module)
-            async with self._composer.turn(facts, self._host(run_ai)) as turn:
+            async with self._turns.turn(facts, self._host(run_ai)) as turn:
                 if run_ai and "reflect" in analysis.functions:
                     turn.prompt = await first_stage(turn, facts.casting.template)
                 said = await turn.say(module.name)
@@ -128,7 +148,7 @@ class PromptLab:
         record = _imagined_run(scene, leaf or MessageId(new_id()))
         said = [] if scene.message is None else [scene.message]
         template = casting.template if template is None else template
-        return await self._composer.facts(record, casting, template, said_before=said, unsaved=unsaved)
+        return await self._reader.facts(record, casting, template, said_before=said, unsaved=unsaved)
 
     def _host(self, run_ai: bool) -> HostFor:
         return self._host_for if run_ai else lambda view: WithoutAi(self._host_for(view), view)
@@ -149,8 +169,6 @@ class PromptLab:
             if not clock.expired():
                 raise
             raise RunTimedOut(f"Trying it out took longer than {seconds:g} s.") from None
-        except ExceptionGroup as together:  # modules speak side by side; the first that broke tells why
-            raise together.exceptions[0] from together
         finally:
             self._busy -= Counter([owner_id])  # forgets those who have nothing under way
 

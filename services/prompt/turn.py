@@ -2,55 +2,32 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import orjson
 
-from db.ids import ModuleId
-from db.records import ModuleRecord, ModuleResultRecord, RunRecord
+from db.records import ModuleRecord
 from services.agent.types import Usage
-from services.casting import Casting
 from services.prompt.building import Contribution, build
-from services.prompt.planning import plan
-from services.prompt.template import Template, parse
+from services.prompt.facts import TurnFacts
+from services.prompt.planning import Plan, plan
+from services.prompt.sight import ModuleSight
+from services.prompt.template import ModuleRef, Template, parse
 from services.prompt.view import TurnView
 from services.scripts.sandbox import Sandbox
-from services.scripts.types import ScriptFault, ScriptHost, ScriptLimits, ScriptResult
+from services.scripts.types import ScriptError, ScriptFault, ScriptHost, ScriptLimits, ScriptResult
 from services.scripts.values import Json
 
 SILENT = Template(())
-_DEEPEST_CALL = 3
-_GENERATIONS = 10
+DEEPEST_CALL = 3
+"""How deep modules call each other."""
 
 ModuleState = Literal["spoke", "silent", "failed", "stale"]
 HostFor = Callable[[TurnView], ScriptHost]
-
-
-@dataclass(frozen=True, slots=True)
-class TurnFacts:
-    """What is known when a turn begins. `user_texts` come newest first; `reply` is there once the model answered."""
-
-    record: RunRecord
-    casting: Casting
-    modules: Mapping[str, ModuleRecord]
-    results: Mapping[ModuleId, ModuleResultRecord]
-    variables: Mapping[ModuleId, Mapping[str, Any]]
-    user_texts: Sequence[str]
-    matched: Mapping[str, int]
-    """Modules whose trigger matches, each with the position in `user_texts` at which it does first."""
-    turns: int = 1
-    reply: str | None = None
-    matched_by_reply: Collection[str] = ()
-    held_back: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Modules that are not to speak although they would, each with the reason."""
-
-    @property
-    def user_message(self) -> str:
-        """What the user says in this turn."""
-        return "\n\n".join(reversed(self.user_texts[: self.turns]))
+Read = Callable[[str], Template]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +58,25 @@ class Turn:
     """`async with` ends whatever still runs."""
 
     def __init__(
-        self, facts: TurnFacts, sandbox: Sandbox, host_for: HostFor, *, limits: ScriptLimits, times: ScriptTimes
+        self,
+        facts: TurnFacts,
+        sandbox: Sandbox,
+        host_for: HostFor,
+        *,
+        limits: ScriptLimits,
+        times: ScriptTimes,
+        read: Read = parse,
     ) -> None:
         self.facts = facts
+        self.read = read
         self.prompt = ""
         self.usage: Usage | None = None
-        self.template_variables = _built_ins(facts)
+        self.template_variables = facts.built_ins
         self._sandbox = sandbox
         self._host_for = host_for
         self._limits = limits
         self._times = times
+        self._said: dict[str, Said] = {}
         self._tasks: dict[str, asyncio.Task[Said]] = {}
         self._waits: dict[str, str] = {}
         self._asked_by: dict[str, str] = {}
@@ -112,7 +98,7 @@ class Turn:
             return None
         if self.why_silent(module) or self._is_for_later(module):
             return SILENT
-        return parse(module.content)
+        return self.read(module.content)
 
     def why_silent(self, module: ModuleRecord) -> str | None:
         """Why a module has nothing to say in this turn; None if it speaks."""
@@ -122,8 +108,19 @@ class Turn:
             return "its trigger did not match"
         return self.facts.held_back.get(module.name)
 
+    # --- asking ------------------------------------------------------------------------------------------------
+
+    def say_at_once(self, name: str) -> Said | None:
+        """What a module says, if that is known or needs no script; None if its script must run first."""
+        said = self._said.get(name) or self._without_script(self.facts.modules[name])
+        if said is not None:
+            self._said[name] = said
+        return said
+
     async def say(self, name: str, *, asked_by: str | None = None) -> Said:
         """What a module says; it runs when it is first asked. Raises `ScriptFault` if it would wait for itself."""
+        if said := self.say_at_once(name):
+            return said
         if asked_by is None:
             return await asyncio.shield(self._task(name, None))
         if self._would_circle(asked_by, name):
@@ -135,28 +132,42 @@ class Turn:
             del self._waits[asked_by]
 
     async def text_of(self, name: str, *, asked_by: str) -> str:
-        """The whole text of a module, with everything that it refers to. Raises `ScriptFault`."""
+        """The whole text of a module, with everything that it refers to. Raises `ScriptFault`, `PromptTooLarge`."""
         if name not in self.facts.modules:
             raise ScriptFault(f"there is no module {name}")
-        if self.depth(asked_by) >= _DEEPEST_CALL:
-            raise ScriptFault(f"modules call each other at most {_DEEPEST_CALL} deep")
+        if self.depth(asked_by) >= DEEPEST_CALL:
+            raise ScriptFault(f"modules call each other at most {DEEPEST_CALL} deep")
         await self.say(name, asked_by=asked_by)
-        return await self.render(name, asked_by=asked_by)
+        parts = self._alone(name)
+        for part in parts.waits_for:
+            await self.say(part, asked_by=asked_by)
+        return self._built(parts)
 
-    async def render(self, name: str, *, asked_by: str | None = None) -> str:
-        """The text of one module by itself."""
-        parts = plan(parse(f"@{{{name}}}"), (), self.lookup)
-        contributions = {part: (await self.say(part, asked_by=asked_by)).contribution for part in parts.waits_for}
-        return build(parts, contributions, self.template_variables).text
+    async def render(self, name: str) -> str:
+        """The text of one module by itself. Raises `PromptTooLarge`."""
+        parts = self._alone(name)
+        for part in parts.waits_for:
+            await self.say(part)
+        return self._built(parts)
+
+    # --- what was said -----------------------------------------------------------------------------------------
+
+    def finished(self) -> Mapping[str, Said]:
+        """What every module that has been asked said."""
+        return self._said
+
+    def text_now(self, name: str) -> str:
+        """The text of one module by itself, of what has been said until now. Raises `PromptTooLarge`."""
+        return self._built(self._alone(name))
 
     def output_of(self, module: str, output: str) -> Json:
         """An output of this turn if the module has finished, else the one that is stored."""
         found = self.facts.modules.get(module)
         if found is None:
             return None
-        task = self._tasks.get(module)
-        if task and task.done() and not task.cancelled() and task.exception() is None and task.result().ran:
-            return task.result().outputs.get(output)
+        said = self._said.get(module)
+        if said is not None and said.ran and said.error is None:
+            return said.outputs.get(output)
         stored = self.facts.results.get(found.id)
         return stored.outputs.get(output) if stored else None
 
@@ -167,23 +178,25 @@ class Turn:
     def depth(self, name: str) -> int:
         """How many modules have called each other until this one."""
         depth = 1
-        while (caller := self._asked_by.get(name)) is not None and depth <= _DEEPEST_CALL:
+        while (caller := self._asked_by.get(name)) is not None and depth <= DEEPEST_CALL:
             name, depth = caller, depth + 1
         return depth
 
-    def finished(self) -> dict[str, Said]:
-        """What every module that has been asked said."""
-        return {
-            name: task.result()
-            for name, task in self._tasks.items()
-            if task.done() and not task.cancelled() and task.exception() is None
-        }
+    def _alone(self, name: str) -> Plan:
+        return plan(Template((ModuleRef(name, f"@{{{name}}}"),)), (), self.lookup)
+
+    def _built(self, parts: Plan) -> str:
+        said = {part: self._said[part].contribution for part in parts.waits_for if part in self._said}
+        unasked = {part: Contribution(text="") for part in parts.waits_for if part not in said}
+        return build(parts, said | unasked, self.template_variables).text
+
+    # --- speaking ----------------------------------------------------------------------------------------------
 
     def _task(self, name: str, asked_by: str | None) -> asyncio.Task[Said]:
         if name not in self._tasks:
             if asked_by is not None:
                 self._asked_by[name] = asked_by
-            self._tasks[name] = asyncio.create_task(self._speak(self.facts.modules[name]), name=f"module {name}")
+            self._tasks[name] = asyncio.create_task(self._run(self.facts.modules[name]), name=f"module {name}")
         return self._tasks[name]
 
     def _would_circle(self, asked_by: str, name: str) -> bool:
@@ -205,7 +218,7 @@ class Turn:
     def _is_for_later(self, module: ModuleRecord) -> bool:
         return module.execution_context == "POST_RESPONSE" and self.facts.reply is None
 
-    async def _speak(self, module: ModuleRecord) -> Said:
+    def _without_script(self, module: ModuleRecord) -> Said | None:
         if why := self.why_silent(module):
             return Said("silent", Contribution(text=""), why)
         if self._is_for_later(module):
@@ -213,14 +226,10 @@ class Turn:
         if module.type == "simple" or not module.script.strip():
             # After the reply even a plain text has its run: it is what the next turn is to read.
             return Said("spoke", Contribution(), ran=module.execution_context == "POST_RESPONSE")
-        if self.facts.reply is not None and self._has_run(module):
-            return self._from_before(module)
-        begun = time.monotonic()
-        said = await self._run(module)
-        return replace(said, ms=round((time.monotonic() - begun) * 1000))
+        return self._from_before(module) if self._has_run(module) else None
 
     def _has_run(self, module: ModuleRecord) -> bool:
-        """Whether the module has had its run in this turn, before the reply or before a restart."""
+        """Whether the module has had its run in this turn: before the reply, or before the turn was begun anew."""
         stored = self.facts.results.get(module.id)
         return stored is not None and stored.run_id == self.facts.record.id
 
@@ -228,91 +237,38 @@ class Turn:
         stored = self.facts.results.get(module.id)
         if stored is None:
             return Said("silent", Contribution(text=""), "it runs after replies, and has not run yet")
-        state: ModuleState = "spoke" if stored.state == "spoke" else "stale"
-        why = "" if state == "spoke" else "its last run failed"
-        return Said(state, Contribution(text=stored.text), why, outputs=stored.outputs)
+        words = Contribution(stored.text, _texts(stored.outputs))
+        if stored.state == "spoke":
+            return Said("spoke", words, outputs=stored.outputs)
+        state = "stale" if stored.text or stored.outputs else "failed"
+        return Said(state, words, "its last run failed", outputs=stored.outputs)
 
     async def _run(self, module: ModuleRecord) -> Said:
-        view = ModuleView(self, module)
+        begun = time.monotonic()
+        view = ModuleSight(self, module)
         standard = self._times.with_ai if module.requires_ai else self._times.without_ai
         limits = replace(self._limits, timeout_ms=module.timeout_ms or standard)
         result = await self._sandbox.run(module.script, self._host_for(view), limits, may_use_ai=True)
+        ms = round((time.monotonic() - begun) * 1000)
         if result.error is not None:
-            error = result.error
-            place = {"type": error.type, "message": error.message, "line": error.line, "column": error.column}
-            stored = self.facts.results.get(module.id)
-            state: ModuleState = "failed" if stored is None else "stale"
-            last = Contribution(text="" if stored is None else stored.text)
-            return Said(state, last, error.message, ran=True, error=place, result=result)
-        texts = {name: _as_text(value) for name, value in result.outputs.items()}
-        text = None if module.content.strip() else "\n".join(texts.values())
-        return Said(
-            "spoke",
-            Contribution(text, texts),
-            ran=True,
-            outputs=result.outputs,
-            variables=view.changed_variables(),
-            result=result,
-        )
+            said = self._failed(module, result.error, result, ms)
+        else:
+            texts = _texts(result.outputs)
+            words = Contribution(None if module.content.strip() else "\n".join(texts.values()), texts)
+            changed = view.changed_variables()
+            said = Said("spoke", words, "", True, result.outputs, changed, ms=ms, result=result)
+        self._said[module.name] = said
+        return said
+
+    def _failed(self, module: ModuleRecord, error: ScriptError, result: ScriptResult, ms: int) -> Said:
+        """It says what it said last, and nothing if it has never spoken."""
+        stored = self.facts.results.get(module.id)
+        last = Contribution(text="") if stored is None else Contribution(stored.text, _texts(stored.outputs))
+        place = {"type": error.type, "message": error.message, "line": error.line, "column": error.column}
+        state: ModuleState = "failed" if stored is None else "stale"
+        return Said(state, last, error.message, ran=True, error=place, ms=ms, result=result)
 
 
-class ModuleView:
-    """One module's sight of its turn."""
-
-    def __init__(self, turn: Turn, module: ModuleRecord) -> None:
-        self._turn = turn
-        self._generations = 0
-        self._known = dict(turn.facts.variables.get(module.id, {}))
-        self.record = turn.facts.record
-        self.casting = turn.facts.casting
-        self.module = module
-        self.user_message = turn.facts.user_message
-        self.reply = turn.facts.reply
-        self.variables: dict[str, Json] = dict(self._known)
-
-    @property
-    def prompt(self) -> str:
-        """The system prompt as far as it is composed."""
-        return self._turn.prompt
-
-    def module_output(self, module: str, output: str) -> Json:
-        """The newest finished output of another module; None if there is none."""
-        return self._turn.output_of(module, output)
-
-    async def run_module(self, name: str) -> str:
-        """The text of another module, which runs once in a turn. Raises `ScriptFault`."""
-        return await self._turn.text_of(name, asked_by=self.module.name)
-
-    def begin_generation(self) -> None:
-        """Count one question to a model. Raises `ScriptFault`."""
-        self._generations += 1
-        if self._generations > _GENERATIONS:
-            raise ScriptFault(f"a module asks a model at most {_GENERATIONS} times in a turn")
-        if self._turn.depth(self.module.name) > _DEEPEST_CALL:
-            raise ScriptFault(f"models are asked at most {_DEEPEST_CALL} modules deep")
-
-    def spend(self, usage: Usage) -> None:
-        """Add what a question cost to the run's usage."""
-        self._turn.spend(usage)
-
-    def changed_variables(self) -> dict[str, Json]:
-        """The variables that the script has set."""
-        return {name: value for name, value in self.variables.items() if self._known.get(name, self) != value}
-
-
-def _built_ins(facts: TurnFacts) -> dict[str, str]:
-    # The time is that of the message, so that a stored run gives the same prompt again.
-    at = facts.record.created_at
-    persona = facts.casting.persona
-    return {
-        "user.name": facts.casting.user_name,
-        "persona.name": persona.name if persona else "",
-        "session.title": facts.casting.session_title or "",
-        "now": at.strftime("%Y-%m-%d %H:%M"),
-        "date": at.strftime("%Y-%m-%d"),
-        "model": facts.casting.model,
-    }
-
-
-def _as_text(value: Json) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+def _texts(outputs: Mapping[str, Json]) -> dict[str, str]:
+    """Outputs as they stand in prompts."""
+    return {name: value if isinstance(value, str) else orjson.dumps(value).decode() for name, value in outputs.items()}

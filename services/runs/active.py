@@ -1,8 +1,11 @@
 """A run while it is being performed here."""
 
 import asyncio
+import logging
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from db.records import RunRecord
 from db.stores.runs import Claimed
@@ -19,6 +22,8 @@ from services.runs.events import (
     ToolStart,
 )
 from services.runs.journal import RunLog
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class ActiveRun:
         self._reply_bytes = reply_bytes
         self._log: RunLog | None = None
         self._task: asyncio.Task[None] | None = None
+        self._storing: asyncio.Task[None] | None = None
         self._has_begun = False
 
     @property
@@ -79,6 +85,17 @@ class ActiveRun:
             self.phase = self._phase_of_the_reply()
         if self.draft.size > self._reply_bytes:
             raise ReplyTooLong(limit=self._reply_bytes)
+
+    def store(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work` beside what follows. Until it is done nothing that was emitted is shown, nor the run closed."""
+        self._storing = asyncio.create_task(_logged(work), name=f"storing for run {self.record.id}")
+        self.log.hold(self._storing)
+
+    async def end(self) -> None:
+        """For the engine: the run is over, and with it all that was done for it."""
+        if self._storing is not None:
+            self._storing.cancel()
+            await asyncio.wait([self._storing])
 
     @property
     def is_full(self) -> bool:
@@ -133,3 +150,11 @@ class ActiveRun:
         if self.first_delta_at is not None:
             timings["first_delta_ms"] = round((self.first_delta_at - self.started_at) * 1000)
         return timings
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
+    """What cannot be stored beside a reply must not cost the reply."""
+    try:
+        await work
+    except Exception:  # noqa: BLE001 - the border of a task that nobody asks for its error
+        _log.exception("what led to a reply could not be stored")

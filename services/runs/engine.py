@@ -184,7 +184,10 @@ class RunEngine:
     async def _perform(self, run: ActiveRun, *, recover: bool) -> None:
         run.begin()
         assert self._performer is not None
-        await (self._performer.recover(run) if recover else self._performer.perform(run))
+        try:
+            await (self._performer.recover(run) if recover else self._performer.perform(run))
+        finally:
+            await run.end()
 
     def _ended(self, run: ActiveRun, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

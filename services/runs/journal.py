@@ -53,7 +53,18 @@ class Marks(Protocol):
 class RunLog:
     """The writing end of one run's events."""
 
-    __slots__ = ("_dirty", "_in_flight", "_limit", "_on_lost", "_pending", "_prefix", "_room", "claimed", "is_open")
+    __slots__ = (
+        "_awaited",
+        "_dirty",
+        "_in_flight",
+        "_limit",
+        "_on_lost",
+        "_pending",
+        "_prefix",
+        "_room",
+        "claimed",
+        "is_open",
+    )
 
     def __init__(self, claimed: Claimed, *, dirty: "Marks", on_lost: Callable[[], None], limit: int) -> None:
         self.claimed = claimed
@@ -63,8 +74,14 @@ class RunLog:
         self._on_lost = on_lost
         self._limit = limit
         self._pending = _Pending()
+        self._awaited: asyncio.Future[None] | None = None
         self._in_flight: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
+
+    def hold(self, until: asyncio.Future[None]) -> None:
+        """Write nothing more before that has ended, however it does."""
+        self._awaited = until
+        until.add_done_callback(lambda _: self._dirty(self, urgent=True))
 
     def append(self, event: Event) -> None:
         """Take an event; readers see it once it is committed. Nothing is taken after `close`."""
@@ -88,11 +105,13 @@ class RunLog:
         self.is_open = False
         while self._in_flight is not None:
             await asyncio.shield(self._in_flight)
+        if self._awaited is not None:
+            await asyncio.wait([self._awaited])
         return self._pending.take()
 
     def begin_flush(self) -> list[Event]:
-        """For the writer: what waits, to be followed by `end_flush`. Empty once the log is closed."""
-        if not self.is_open:
+        """For the writer: what waits, to be followed by `end_flush`. Nothing while the log is held or closed."""
+        if not self.is_open or not (self._awaited is None or self._awaited.done()):
             return []
         self._in_flight = asyncio.get_running_loop().create_future()
         events = self._pending.take()

@@ -39,6 +39,15 @@ async def stranger(database: asyncpg.Connection) -> Owner:
     return await _make_owner(database)
 
 
+async def hold(database: asyncpg.Connection, owner: Owner, run: int) -> int:
+    """Give the lease of the owner's session to that run; its fence."""
+    return await database.fetchval(
+        "update journals set run_id = $2, fence = fence + 1 where session_id = $1 returning fence",
+        owner.session_id,
+        owner.runs[run],
+    )
+
+
 async def _make_owner(database: asyncpg.Connection) -> Owner:
     user, session = UserId(new_id()), SessionId(new_id())
     await database.execute("insert into users (id, display_name) values ($1, 'Somebody')", user)
