@@ -16,6 +16,8 @@ try:
 except ImportError:  # not made for this system
     new_event_loop = None
 
+# They write whole addresses and ids of other services' sessions, in which there may be keys.
+_TALKATIVE = ("httpx2", "httpcore2", "mcp")
 _USAGE = "usage: python -m api [migrate]"
 
 
@@ -30,6 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     except BadSettings as problems:
         return _complain(f"Settings that cannot be used (from the environment or .env):\n{problems}", 2)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     return _run(command, settings)
 
 

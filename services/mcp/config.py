@@ -24,6 +24,9 @@ _LONGEST_TIMEOUT = 3600
 _OURS = ("description", "default", "isolation", "approval", "timeout", "trusted", "mode", "disabled", "type")
 _STDIO_KEYS = ("command", "args", "env", "cwd")
 _HTTP_KEYS = ("url", "headers")
+KEYS = (*_STDIO_KEYS, *_HTTP_KEYS, *_OURS)
+"""All that a server's entry may have."""
+
 _KINDS = {"stdio": "stdio", "http": "http", "streamable-http": "http", "streamableHttp": "http"}
 _SUGGESTIONS = {
     "enabled": "disabled",

@@ -27,6 +27,8 @@ from services.mcp.stdio import StdioTransport
 from services.mcp.translation import reason_of, translated
 from services.mcp.types import McpLimits, McpTool, OnProgress, ToolOutcome
 
+_ACKNOWLEDGE_SECONDS = 2.0
+"""For a server to confirm that it will tell of changes."""
 _RELIST_SECONDS = 1.0
 """Between two looks at a server's tools, however often it says that they have changed."""
 
@@ -142,6 +144,7 @@ class Connection:
             try:
                 async with asyncio.timeout(self._limits.start_seconds) as self._opening:
                     client = await stack.enter_async_context(self._make_client())
+                    await stack.enter_async_context(self._listening(client))
                     await self._look(client)
             except TimeoutError:
                 seconds = self._limits.start_seconds
@@ -186,16 +189,11 @@ class Connection:
 
     async def _watch(self, client: Client) -> None:
         """Until it is to be closed, or has ended: keep the tools up to date, and see that it still answers."""
-        listening = asyncio.create_task(self._listen(client))
-        try:
-            while self.is_usable:
-                if (rest := self._due() - asyncio.get_running_loop().time()) > 0:
-                    await self._doze(rest)
-                else:
-                    await self._visit(client)
-        finally:
-            listening.cancel()
-            await asyncio.wait([listening])
+        while self.is_usable:
+            if (rest := self._due() - asyncio.get_running_loop().time()) > 0:
+                await self._doze(rest)
+            else:
+                await self._visit(client)
 
     def _due(self) -> float:
         """When the server is to be looked at again, in the loop's time."""
@@ -225,19 +223,41 @@ class Connection:
         self.tools = await self._catalog.read(client)
         self._looked = asyncio.get_running_loop().time()
 
-    async def _listen(self, client: Client) -> None:
-        """Hear of changes from servers of the newer kind, which tell only those who ask."""
-        tools = client.server_capabilities.tools
-        if client.protocol_version not in MODERN_PROTOCOL_VERSIONS or not (tools and tools.list_changed):
-            return
-        with contextlib.suppress(MCPError, TimeoutError):  # it was offered, but is not to be had
-            while self.is_usable:
-                with contextlib.suppress(SubscriptionLost):
-                    async with client.listen(tools_list_changed=True) as changes:
-                        async for _ in changes:
-                            self._tools_changed()
-                await asyncio.sleep(self._limits.answer_seconds)
-                self._tools_changed()  # perhaps, while nobody listened
+    @contextlib.asynccontextmanager
+    async def _listening(self, client: Client) -> AsyncGenerator[None, None]:
+        """Hear of changes meanwhile, and of every change to a list that is read inside."""
+        begun = asyncio.Event()
+        listening = asyncio.create_task(self._listen(client, begun))
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ACKNOWLEDGE_SECONDS):
+                    await begun.wait()
+            yield
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
+
+    async def _listen(self, client: Client, begun: asyncio.Event) -> None:
+        try:
+            # Servers of the newer kind tell only those who ask; the others' notices arrive in `_hear`.
+            tools = client.server_capabilities.tools
+            if client.protocol_version in MODERN_PROTOCOL_VERSIONS and tools and tools.list_changed:
+                await self._subscribe(client, begun)
+        except (MCPError, TimeoutError):
+            pass  # it was offered, but is not to be had
+        finally:
+            begun.set()
+
+    async def _subscribe(self, client: Client, begun: asyncio.Event) -> None:
+        while self.is_usable:
+            with contextlib.suppress(SubscriptionLost):
+                async with client.listen(tools_list_changed=True) as changes:
+                    if begun.is_set():
+                        self._tools_changed()  # perhaps, while nobody listened
+                    begun.set()
+                    async for _ in changes:
+                        self._tools_changed()
+            await asyncio.sleep(self._limits.answer_seconds)
 
 
 def _retrieve(future: "asyncio.Future[None]") -> None:

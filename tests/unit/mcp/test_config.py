@@ -1,13 +1,25 @@
 """What an operator can write into mcp.json, and what they are told when it cannot be used."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services.mcp.config import Address, BadMcpConfig, McpServer, Program, built_in_servers, parse_servers, read_servers
+from services.mcp.config import (
+    KEYS,
+    Address,
+    BadMcpConfig,
+    McpServer,
+    Program,
+    built_in_servers,
+    parse_servers,
+    read_servers,
+)
+
+ROOT = Path(__file__).parents[3]
 
 
 def servers(environment: dict[str, str] | None = None, **entries: Any) -> list[McpServer]:
@@ -197,3 +209,16 @@ def test_a_file_that_was_named_must_be_there_and_readable(tmp_path: Path) -> Non
     (tmp_path / "latin.json").write_bytes(b"\xff\xfe{}")
     with pytest.raises(BadMcpConfig, match="cannot be read"):
         read_servers(tmp_path / "latin.json", {})
+
+
+def test_the_examples_of_the_documentation_can_be_used() -> None:
+    text = (ROOT / "docs" / "tools.md").read_text()
+    (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+
+    assert [server.name for server in parse_servers(example, "mcp.json", {})] == ["time", "notes", "tracker"]
+
+
+def test_the_documentation_explains_every_key() -> None:
+    text = (ROOT / "docs" / "tools.md").read_text()
+
+    assert [key for key in KEYS if f"| `{key}`" not in text and f", `{key}`" not in text] == []
