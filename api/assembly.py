@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from api.prompts import open_prompts
 from api.settings import Settings
 from api.streams import EventStreams
-from api.tooling import make_pool
+from api.tooling import make_pool, make_tooling
 from db.ids import LOCAL_OWNER, ReplicaId, new_id
 from db.migrate import read_migrations
 from db.pool import Database
@@ -29,6 +29,7 @@ from db.stores.run_traces import RunTraceStore
 from db.stores.runs import RunStore
 from db.stores.schema import SchemaStore
 from db.stores.sessions import SessionStore
+from db.stores.tool_calls import ToolCallStore
 from db.stores.users import UserStore
 from services.casting import CastingOffice
 from services.chat import ChatLimits, ChatService
@@ -61,6 +62,9 @@ from services.sessions import SessionService
 from services.sweeper import Sweeper
 from services.templates import TemplateService
 from services.titles import Titles, TitleSettings
+from services.tools.approvals import ApprovalService
+from services.tools.decisions import Decisions
+from services.tools.toolbox import Toolbox
 from services.vault import Vault
 from websocket.manager import ConnectionManager, SocketLimits
 
@@ -72,6 +76,8 @@ class Services:
     settings: Settings
     chat: ChatService
     sessions: SessionService
+    approvals: ApprovalService
+    toolbox: Toolbox
     messages: MessageService
     personas: PersonaService
     modules: ModuleService
@@ -142,6 +148,7 @@ async def open_services(
         replica_id=replica_id,
         work_seconds=settings.timeouts.run,
     )
+    decisions = Decisions()
     engine = RunEngine(
         database=database,
         runs=runs,
@@ -150,17 +157,22 @@ async def open_services(
         journal=journal,
         feeds=feeds,
         afterwork=afterwork,
+        decisions=decisions,
         replica_id=replica_id,
         lease_seconds=settings.timeouts.lease,
         retention_seconds=settings.journal.retention_hours * 3600,
         reply_bytes=settings.limits.reply_bytes,
     )
+    conversations = Conversations(ContextStore(database), tokens, _context_limits(settings))
+    tooling = make_tooling(settings, database, pool, prompts.on_demand, conversations, tokens, decisions)
     chat = ChatService(
         casting=casting,
         questions=Questions(messages=messages, runs=runs, personas=personas, providers=providers),
         composer=prompts.composer,
+        toolbox=tooling.toolbox,
+        books=tooling.books,
         personas=personas,
-        conversations=Conversations(ContextStore(database), tokens, _context_limits(settings)),
+        conversations=conversations,
         runs=runs,
         events=events,
         journal=journal,
@@ -174,10 +186,14 @@ async def open_services(
     )
     # The embedded database belongs to this process; any other may have further replicas at work on it.
     await stack.enter_async_context(engine.running(chat, is_alone=settings.database_url is None))
+    session_service = SessionService(sessions, personas, tokens, chat, journal, providers, files)
+    approvals = ApprovalService(ToolCallStore(database), session_service, decisions)
     return Services(
         settings=settings,
         chat=chat,
-        sessions=SessionService(sessions, personas, tokens, chat, journal, providers, files),
+        sessions=session_service,
+        approvals=approvals,
+        toolbox=tooling.toolbox,
         messages=MessageService(messages, chat),
         personas=persona_service,
         modules=module_service,
@@ -198,7 +214,7 @@ async def open_services(
         tool_servers=pool,
         engine=engine,
         afterwork=afterwork,
-        connections=ConnectionManager(chat, _socket_limits(settings)),
+        connections=ConnectionManager(chat, approvals, _socket_limits(settings)),
         streams=EventStreams(stall_seconds=settings.timeouts.stall),
     )
 
@@ -246,8 +262,11 @@ def _chat_limits(settings: Settings) -> ChatLimits:
         message_bytes=settings.limits.message_bytes,
         runs_per_user=settings.limits.runs_per_user,
         queued_per_session=settings.limits.queued_per_session,
-        max_turns=settings.limits.max_turns,
         run_seconds=settings.timeouts.run,
+        max_turns=settings.limits.max_turns,
+        calls_at_once=settings.limits.tool_calls_at_once,
+        calls_per_turn=settings.limits.tool_calls_per_turn,
+        calls_per_run=settings.limits.tool_calls_per_run,
     )
 
 

@@ -28,6 +28,8 @@ from services.providers.registry import Providers
 from services.replies import ReplyService
 from services.sessions import SessionService
 from services.templates import TemplateService
+from services.tools.approvals import ApprovalService
+from services.tools.toolbox import Toolbox
 from websocket.manager import ConnectionManager
 
 
@@ -112,6 +114,14 @@ def _sockets(connection: HTTPConnection) -> ConnectionManager:
     return services_of(connection).connections
 
 
+def _approvals(connection: HTTPConnection) -> ApprovalService:
+    return services_of(connection).approvals
+
+
+def _toolbox(connection: HTTPConnection) -> Toolbox:
+    return services_of(connection).toolbox
+
+
 def _streams(connection: HTTPConnection) -> EventStreams:
     return services_of(connection).streams
 
@@ -121,6 +131,8 @@ CurrentSettings = Annotated[Settings, Depends(_settings)]
 Sockets = Annotated[ConnectionManager, Depends(_sockets)]
 Streams = Annotated[EventStreams, Depends(_streams)]
 Chat = Annotated[ChatService, Depends(_chat)]
+Approvals = Annotated[ApprovalService, Depends(_approvals)]
+Tools = Annotated[Toolbox, Depends(_toolbox)]
 Sessions = Annotated[SessionService, Depends(_sessions)]
 Messages = Annotated[MessageService, Depends(_messages)]
 Replies = Annotated[ReplyService, Depends(_replies)]

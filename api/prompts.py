@@ -20,6 +20,7 @@ from services.prompt.composer import Composer, Turns
 from services.prompt.facts import TurnReader
 from services.prompt.host import TurnHost
 from services.prompt.lab import PromptLab, UnkeptMemories
+from services.prompt.on_demand import OnDemand
 from services.prompt.shelf import Shelf
 from services.prompt.turn import HostFor, ScriptTimes
 from services.prompt.view import TurnView
@@ -37,6 +38,7 @@ class Prompts:
 
     composer: Composer
     after: AfterReply
+    on_demand: OnDemand
     lab: PromptLab
     sandbox: Sandbox
 
@@ -80,7 +82,10 @@ async def open_prompts(
     )
     unkept = _hosts(database, providers, UnkeptMemories(database))
     lab = PromptLab(casting, reader=reader, turns=turns, tokens=tokens, host_for=unkept)
-    return Prompts(Composer(reader=reader, turns=turns, store=store, tokens=tokens), after, lab, sandbox)
+    traces = RunTraceStore(database)
+    composer = Composer(reader=reader, turns=turns, store=store, traces=traces, tokens=tokens)
+    on_demand = OnDemand(reader=reader, turns=turns, store=store, modules=ModuleStore(database), traces=traces)
+    return Prompts(composer, after, on_demand, lab, sandbox)
 
 
 async def _tell_hardening(sandbox: Sandbox) -> None:

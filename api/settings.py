@@ -108,7 +108,19 @@ class Limits(_Group):
     reply_bytes: PositiveInt = 4_194_304
     """The longest reply, in UTF-8."""
     max_turns: PositiveInt = 25
-    """Calls to the model within one reply, tools included."""
+    """Calls to the model within one reply; in the last of them it has to do without tools."""
+    tools_per_run: PositiveInt = 100
+    """Tools that a model is offered."""
+    tool_calls_at_once: PositiveInt = 8
+    """Calls of tools that one reply makes side by side; further ones wait."""
+    tool_calls_per_turn: PositiveInt = 50
+    """Calls that a model may ask for in one go; those beyond are not made."""
+    tool_calls_per_run: PositiveInt = 250
+    """Calls of one reply."""
+    tool_result_tokens: PositiveInt = 4_000
+    """What a model is given of a tool's result at once; the rest it can read on."""
+    tool_result_characters: PositiveInt = 262_144
+    """What is kept of a tool's result."""
     pool_size: PositiveInt = 10
     """Connections to PostgreSQL."""
     tool_message_bytes: PositiveInt = 4_194_304
@@ -157,6 +169,8 @@ class Timeouts(_Group):
     """For the answer to a ping."""
     drain: Seconds = 10
     """For running replies to end when the service is stopped."""
+    approval: Seconds = 86_400
+    """For somebody to say whether a tool may be called; after that it is not."""
     tool_call: Seconds = 60
     """For a tool to answer, where the server's configuration says nothing else."""
     tool_start: Seconds = 30

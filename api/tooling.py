@@ -1,11 +1,26 @@
-"""Tool servers, from the settings and the operator's file."""
+"""Tools, from the settings and the operator's file."""
 
 import os
+from dataclasses import dataclass
 
 from api.settings import BadSettings, Settings
+from db.pool import Database
+from db.stores.messages import MessageStore
+from db.stores.tool_calls import ToolCallStore
+from services.context.tokens import TokenCounter
+from services.conversation import Conversations
 from services.mcp.config import BadMcpConfig, McpServer, read_servers
 from services.mcp.pool import McpPool
 from services.mcp.types import McpLimits
+from services.prompt.on_demand import OnDemand
+from services.tools.books import CallBooks
+from services.tools.builtin.history import SearchHistory
+from services.tools.builtin.modules import RunModule
+from services.tools.builtin.results import ReadToolResult
+from services.tools.decisions import Decisions
+from services.tools.ledger import LedgerLimits
+from services.tools.results import ResultCutter
+from services.tools.toolbox import Toolbox
 
 
 def tool_servers(settings: Settings) -> tuple[McpServer, ...]:
@@ -32,3 +47,30 @@ def make_pool(settings: Settings) -> McpPool:
             text_characters=limits.tool_text_characters,
         ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Tooling:
+    """Which tools runs have, and what was done with them."""
+
+    toolbox: Toolbox
+    books: CallBooks
+
+
+def make_tooling(
+    settings: Settings,
+    database: Database,
+    pool: McpPool,
+    on_demand: OnDemand,
+    conversations: Conversations,
+    tokens: TokenCounter,
+    decisions: Decisions,
+) -> Tooling:
+    """The tools of the pool's servers and our own."""
+    limits = settings.limits
+    calls = ToolCallStore(database)
+    cutter = ResultCutter(tokens, budget=limits.tool_result_tokens)
+    own = (SearchHistory(MessageStore(database)), RunModule(on_demand))
+    toolbox = Toolbox(pool, own, ReadToolResult(calls, cutter), most=limits.tools_per_run)
+    kept = LedgerLimits(limits.tool_result_characters, settings.timeouts.approval)
+    return Tooling(toolbox, CallBooks(calls, conversations, cutter, decisions, kept))

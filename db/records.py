@@ -14,6 +14,7 @@ ExecutionContext = Literal["IMMEDIATE", "POST_RESPONSE", "ON_DEMAND"]
 ResultState = Literal["spoke", "failed"]
 SummaryKind = Literal["summary", "marker"]
 TextState = Literal["none", "waiting", "ready", "failed"]
+CallState = Literal["waiting", "approved", "running", "completed", "failed", "rejected", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ class SessionRecord:
     connection: str | None
     model: str | None
     controls: dict[str, Any]
+    tools: dict[str, Any]
     metadata: dict[str, Any]
     active_leaf_id: MessageId | None
     version: int
@@ -240,6 +242,32 @@ class RunRecord:
     first_seq: int
     last_seq: int | None
     created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallRecord:
+    """A call of a tool. It has ended once `finished_at` is set; `told` is what the model was told of it then.
+
+    `name` is what the model calls the tool, `name_there` what its server does. `waiting` for somebody's word until
+    `expires_at`, and why, is told by `reason`; one that was rejected has the reason for that there.
+    """
+
+    session_id: SessionId
+    run_id: RunId
+    id: str
+    name: str
+    server: str | None
+    name_there: str
+    arguments: str
+    state: CallState
+    reason: str | None
+    parameters: dict[str, Any] | None
+    told: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    decided_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
 

@@ -83,7 +83,8 @@ CREATE TABLE sessions (
     version bigint NOT NULL DEFAULT 1,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
-    title_is_given boolean NOT NULL DEFAULT false
+    title_is_given boolean NOT NULL DEFAULT false,
+    tools jsonb NOT NULL DEFAULT '{}'
 );
 CREATE INDEX sessions_by_owner ON sessions (owner_id, id DESC);
 CREATE INDEX sessions_by_persona ON sessions (persona_id, id DESC);
@@ -162,6 +163,32 @@ CREATE TABLE post_responses (
     usage jsonb NOT NULL DEFAULT '{}'
 );
 CREATE INDEX post_responses_unfinished ON post_responses (session_id, position) WHERE state <> 'done';
+
+-- Every call of a tool: that it is about to be made is written before it is made, so that nobody ever makes it again.
+-- `arguments` are those that it was made with. A call that has ended has a `result`, the whole of it; what a model and
+-- a person were told of it may be less. `parameters` describe what somebody who is asked may put in their place.
+CREATE TABLE tool_calls (
+    session_id uuid NOT NULL REFERENCES sessions ON DELETE CASCADE,
+    run_id uuid NOT NULL,
+    id text NOT NULL,
+    name text NOT NULL,
+    server text,
+    name_there text NOT NULL,
+    arguments text NOT NULL,
+    state text NOT NULL
+        CHECK (state IN ('waiting', 'approved', 'running', 'completed', 'failed', 'rejected', 'interrupted')),
+    reason text,
+    parameters jsonb,
+    result text,
+    told text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz,
+    decided_at timestamptz,
+    started_at timestamptz,
+    finished_at timestamptz,
+    PRIMARY KEY (session_id, run_id, id)
+);
+CREATE INDEX tool_calls_by_id ON tool_calls (session_id, id);
 
 -- `parent_id` makes the tree; it has no foreign key because a reply is put between two messages that are there already:
 -- one that waits for the reply of the run `waits_for` moves behind it.

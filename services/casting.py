@@ -29,6 +29,8 @@ class Casting:
     controls: Mapping[str, Any]
     is_untitled: bool = False
     """Whether the session has no title, and nobody has said that it should have none."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """The `tools` fields of the session and the persona; the session's goes before."""
 
     @property
     def persona_id(self) -> PersonaId | None:
@@ -75,6 +77,7 @@ class CastingOffice:
             await self._providers.model_for(provider, model),
             {**(persona.controls if persona else {}), **session.controls, **asked["controls"]},
             session.title is None and not session.title_is_given,
+            (session.tools, *([persona.tools] if persona else [])),
         )
 
     async def rehearse(

@@ -3,14 +3,14 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 from db.ids import MessageId, PersonaId, RunId, SessionId, UserId, new_id
-from db.records import RunRecord
+from db.records import RunRecord, ToolCallRecord
 from db.stores.events import EventStore, NewEvent
 from db.stores.personas import PersonaStore
 from db.stores.runs import (
@@ -26,7 +26,7 @@ from db.stores.runs import (
     RunStore,
     WhenBusy,
 )
-from services.agent.agent import Agent
+from services.agent.agent import Agent, Tool
 from services.agent.runner import Runner, RunnerResult
 from services.agent.types import total
 from services.casting import Casting, CastingOffice
@@ -42,7 +42,7 @@ from services.errors import (
     ShuttingDown,
     TooManyRequests,
 )
-from services.prompt.composer import Composer
+from services.prompt.composer import Composer, Prompt
 from services.prompt.facts import mentions
 from services.providers.controls import validate_controls
 from services.providers.registry import Providers
@@ -50,7 +50,7 @@ from services.questions import Question, Questions, Regenerate, no_message
 from services.runs.active import ActiveRun
 from services.runs.afterwork import Afterwork
 from services.runs.draft import Draft
-from services.runs.engine import RunEngine
+from services.runs.engine import RunEngine, whatever_happens
 from services.runs.events import (
     AssistantStart,
     MessageAccepted,
@@ -61,6 +61,8 @@ from services.runs.events import (
 from services.runs.feed import Feeds, Frame, Reader
 from services.runs.journal import Journal
 from services.runs.retry import until_answered
+from services.tools.books import CallBooks, is_paused
+from services.tools.toolbox import Toolbox
 
 _log = logging.getLogger(__name__)
 
@@ -92,8 +94,11 @@ class ChatLimits:
     message_bytes: int
     runs_per_user: int
     queued_per_session: int
-    max_turns: int
     run_seconds: float
+    max_turns: int
+    calls_at_once: int
+    calls_per_turn: int
+    calls_per_run: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,8 @@ class ChatService:
         casting: CastingOffice,
         questions: Questions,
         composer: Composer,
+        toolbox: Toolbox,
+        books: CallBooks,
         personas: PersonaStore,
         conversations: Conversations,
         runs: RunStore,
@@ -134,6 +141,8 @@ class ChatService:
         self._casting = casting
         self._questions = questions
         self._composer = composer
+        self._toolbox = toolbox
+        self._books = books
         self._personas = personas
         self._conversations = conversations
         self._runs = runs
@@ -174,15 +183,29 @@ class ChatService:
 
     async def perform(self, run: ActiveRun) -> None:
         """Answer the user's message; every way out of the work leads through the closing of the reply."""
+        await self._see_through(run, self._work(run))
+
+    async def _work(self, run: ActiveRun) -> Outcome:
+        casting = await self._casting.cast(run.record)
+        prompt = await self._composer.compose(run, casting)
+        return await self._answer(run, casting, prompt)
+
+    async def _answer(
+        self, run: ActiveRun, casting: Casting, prompt: Prompt, known: Sequence[ToolCallRecord] = ()
+    ) -> Outcome:
+        run.after = prompt.after
+        run.is_untitled = casting.is_untitled
+        tools = await self._toolbox.open(run, casting)
+        specs = [tool.spec for tool in tools]
+        conversation = await self._conversations.open(run, casting, prompt.text, specs)
+        result = await self._reply(run, casting, prompt.text, tools, conversation, known)
+        return Outcome(result.reason, total(prompt.usage, result.usage, run.spent))
+
+    async def _see_through(self, run: ActiveRun, work: Coroutine[Any, Any, Outcome]) -> None:
         try:
-            async with asyncio.timeout(self._limits.run_seconds):
-                casting = await self._casting.cast(run.record)
-                run.is_untitled = casting.is_untitled
-                prompt = await self._composer.compose(run, casting)
-                run.after = prompt.after
-                conversation = await self._conversations.open(run, casting, prompt.text)
-                result = await self._reply(run, casting, prompt.text, conversation)
-            outcome = Outcome(result.reason, total(prompt.usage, result.usage))
+            async with asyncio.timeout(self._limits.run_seconds) as limit:
+                run.clock.start(limit)
+                outcome = await work
         except asyncio.CancelledError:
             outcome = Outcome("interrupted")
         except Exception as error:  # noqa: BLE001 - the border of the run's task
@@ -192,16 +215,24 @@ class ChatService:
             await self._close(run, outcome)
 
     async def recover(self, run: ActiveRun) -> None:
-        """Close a run whose owner died: what it had shown is its reply."""
+        """Close a run whose owner died: what it had shown is its reply. One that only waited for a word goes on."""
         record = run.record
         events = await self._events.of_run(record.session_id, record.id, record.first_seq)
         if len(events) == 1 and record.interrupt_by is None:
             await self.perform(run)  # its owner died before it had begun: nothing was shown, so nothing is lost
             return
-        run.draft = Draft.of(events)
+        run.restore(Draft.of(events))
+        calls = await self._books.of(run) if run.draft.message_id is not None else []
+        if record.interrupt_by is None and is_paused(calls):
+            await self._see_through(run, self._go_on(run, calls))
+            return
         await self._conversations.resume(run)
         run.stop_recovered()
         await self._close(run, Outcome("interrupted"))
+
+    async def _go_on(self, run: ActiveRun, calls: Sequence[ToolCallRecord]) -> Outcome:
+        casting = await self._casting.cast(run.record)
+        return await self._answer(run, casting, await self._composer.recall(run, casting), calls)
 
     # --- 1. accept -------------------------------------------------------------------------------------------------
 
@@ -280,13 +311,32 @@ class ChatService:
     # --- 4. run the agent ------------------------------------------------------------------------------------------
 
     async def _reply(
-        self, run: ActiveRun, casting: Casting, prompt: str, conversation: RunConversation
+        self,
+        run: ActiveRun,
+        casting: Casting,
+        prompt: str,
+        tools: tuple[Tool, ...],
+        conversation: RunConversation,
+        known: Sequence[ToolCallRecord],
     ) -> RunnerResult:
-        """Ask the model and show its answer as it comes."""
-        run.emit(AssistantStart(new_id(), casting.persona_id, casting.provider.name, casting.model))
-        run.phase = "waiting"
-        agent = Agent(casting.model, prompt, casting.controls, max_turns=self._limits.max_turns)
-        return await Runner(casting.provider).run(agent, conversation, run)
+        """Ask the model and show its answer as it comes; with calls that are `known`, go on after a pause."""
+        if run.draft.message_id is None:
+            run.emit(AssistantStart(new_id(), casting.persona_id, casting.provider.name, casting.model))
+            run.phase = "waiting"
+        limits = self._limits
+        agent = Agent(
+            casting.model,
+            prompt,
+            casting.controls,
+            tools,
+            max_turns=limits.max_turns,
+            max_calls_at_once=limits.calls_at_once,
+            max_calls_per_turn=limits.calls_per_turn,
+            max_calls=limits.calls_per_run,
+        )
+        book = self._books.open(run, tools, known)
+        unanswered = conversation.unanswered if known else ()
+        return await Runner(casting.provider).run(agent, conversation, run, book, unanswered=unanswered)
 
     # --- 5. close the reply, 6. what comes after it ----------------------------------------------------------------
 
@@ -296,8 +346,14 @@ class ChatService:
         What is to be done after a good reply is begun as soon as that is written, and delays nothing.
         """
         run.is_closing = True
+        await whatever_happens(self._end(run, outcome))
+
+    async def _end(self, run: ActiveRun, outcome: Outcome) -> None:
+        phase = run.phase
+        closed = await self._books.close(run) if run.in_context is not None and not outcome.is_good else []
+        run.phase = phase
         post_response = outcome.is_good and self._afterwork.wants(run)
-        events = last_events(run, outcome, post_response=post_response)
+        events = last_events(run, outcome, closed, post_response=post_response)
         at = timestamp()
         usage = usage_counts(outcome.usage)
         ending = Ending(

@@ -1,12 +1,12 @@
 """What the model is given in a run: the session's context, fitted to its window, and what is said meanwhile."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from db.ids import MessageId
 from db.stores.context import ContextStore, Stretch
 from services.agent.runner import Given
-from services.agent.types import ModelMessage, ToolResultMessage, ToolSpec, Usage
+from services.agent.types import ModelMessage, ToolCall, ToolResultMessage, ToolSpec, Usage
 from services.casting import Casting
 from services.context.items import (
     Group,
@@ -19,6 +19,7 @@ from services.context.items import (
     said_in,
     summary_item,
     texts_of,
+    unanswered,
 )
 from services.context.tokens import MESSAGE_OVERHEAD, TokenCounter
 from services.context.tools import ToolCosts
@@ -83,7 +84,8 @@ class Conversations:
         conversation = RunConversation(self._store, self._tokens, run, room, stretch)
         if run.draft.message_id is not None:
             await conversation.resume(run.draft.message_id)
-        run.emit(_usage(conversation.fitted(), room))
+        else:
+            run.emit(_usage(conversation.fitted(), room))
         return conversation
 
     async def room(self, casting: Casting, prompt: str, tools: Sequence[ToolSpec]) -> Room:
@@ -102,6 +104,24 @@ class Conversations:
             items = await self._store.items(run.draft.message_id)
             run.in_context = said_in([decode(item) for item in items]) if items else None
 
+    async def answer(self, run: ActiveRun, told: Mapping[str, str], *, otherwise: str) -> None:
+        """Give every call of a run that has none an answer: what is `told` of it, or the same for all others.
+
+        Nothing is stored if the run belongs to somebody else by now.
+        """
+        message_id = run.draft.message_id
+        if message_id is None:
+            return
+        items = [decode(item) for item in await until_answered(lambda: self._store.items(message_id))]
+        answers = [
+            await counted(self._tokens, ToolResultMessage(call.id, call.name, told.get(call.id, otherwise)))
+            for call in unanswered(items)
+        ]
+        run.in_context = said_in(items) if items else None
+        if answers:
+            stored = [encode(item) for item in answers]
+            await until_answered(lambda: self._store.add(run.claimed, message_id, len(items), stored))
+
 
 class RunConversation:
     """The conversation of one run: what was said before it, and the reply as far as it has got."""
@@ -116,6 +136,11 @@ class RunConversation:
         self._reply: list[Item] = []
         self._given: Window | None = None
 
+    @property
+    def unanswered(self) -> tuple[ToolCall, ...]:
+        """The calls of the reply that have no answer yet."""
+        return unanswered(self._reply)
+
     async def window(self) -> Given:
         """What fits: the newest of what was said before, and all of the reply. Raises `ContextTooLong`."""
         self._given = self.fitted()
@@ -123,7 +148,7 @@ class RunConversation:
 
     async def add(self, said: Sequence[ModelMessage]) -> None:
         """Store what was said in this run; raises `LeaseLost`, and the run is lost, if it is another's by now."""
-        items = [await self._item(_storable(message)) for message in said]
+        items = [await counted(self._tokens, _storable(message)) for message in said]
         message_id, position = self._run.draft.message_id, len(self._reply)
         assert message_id is not None, "nothing is said in a run before its reply has begun"
         stored = [encode(item) for item in items]
@@ -171,9 +196,11 @@ class RunConversation:
         if self._reply:
             self._run.in_context = said_in(self._reply)
 
-    async def _item(self, message: ModelMessage) -> Item:
-        counts = [await self._tokens.count(text) for text in texts_of(message) if text]
-        return Item(message, overhead_of(message) + sum(counts))
+
+async def counted(tokens: TokenCounter, message: ModelMessage) -> Item:
+    """The message with all that it costs."""
+    counts = [await tokens.count(text) for text in texts_of(message) if text]
+    return Item(message, overhead_of(message) + sum(counts))
 
 
 def _storable(message: ModelMessage) -> ModelMessage:

@@ -1,7 +1,7 @@
 """How a run ends: what is said of it, and in which order."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from db.errors import DatabaseError
@@ -18,7 +18,6 @@ from services.runs.events import (
     PostResponseComplete,
     RunEvent,
     StageUpdate,
-    ToolDone,
 )
 
 _log = logging.getLogger(__name__)
@@ -55,19 +54,19 @@ def in_our_words(error: Exception) -> ColloquyError:
             return ServerError()
 
 
-def last_events(run: ActiveRun, outcome: Outcome, *, post_response: bool) -> list[Event]:
-    """What ends a run: open tool calls are closed, the reason is given, then exactly one `assistant_end`.
+def last_events(
+    run: ActiveRun, outcome: Outcome, closed: Sequence[RunEvent] = (), *, post_response: bool
+) -> list[Event]:
+    """What ends a run: open tool calls are `closed`, the reason is given, then exactly one `assistant_end`.
 
     Unless there is work left to do after a good reply, that work is told to be over, too.
     """
-    closed: list[RunEvent] = [
-        ToolDone(call_id, "interrupted", "", truncated=False, ms=0) for call_id in run.draft.open_tool_calls
-    ]
+    phase = run.phase
     for event in closed:
         run.draft.add(event)
     events: list[Event] = [*closed]
     if outcome.finish_reason == "interrupted":
-        events.append(Interrupted(run.phase, run.interrupt_ms(), run.interrupt.by if run.interrupt else "shutdown"))
+        events.append(Interrupted(phase, run.interrupt_ms(), run.interrupt.by if run.interrupt else "shutdown"))
     if outcome.error is not None:
         events.append(Failed.of(outcome.error))
     draft = run.draft

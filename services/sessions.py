@@ -143,6 +143,8 @@ class SessionService:
             self._providers.get(checked["connection"])
         if "controls" in checked:
             checked["controls"] = dict(validate_controls(checked["controls"] or {}))
+        if "tools" in checked:
+            checked["tools"] = dict(checked["tools"] or {})
         if "metadata" in checked:
             checked["metadata"] = dict(checked["metadata"] or {})
         return checked

@@ -20,6 +20,7 @@ from services.chat import Attachment, ChatService, Send
 from services.errors import ColloquyError, InvalidRequest, NotFound, TooManyRequests, Unavailable
 from services.questions import Regenerate
 from services.runs.feed import JournalGone, PastIsGone
+from services.tools.approvals import ApprovalService, Word
 from websocket.connection import GOING_AWAY, NOT_FOUND, SLOW_READER, TOO_MANY, TRY_AGAIN, Connection, refuse
 from websocket.frames import (
     CLIENT_FRAME,
@@ -55,8 +56,9 @@ class SocketLimits:
 class ConnectionManager:
     """Every open socket of this replica."""
 
-    def __init__(self, chat: ChatService, limits: SocketLimits) -> None:
+    def __init__(self, chat: ChatService, approvals: ApprovalService, limits: SocketLimits) -> None:
         self._chat = chat
+        self._approvals = approvals
         self._limits = limits
         self._connections: set[Connection] = set()
         self._nobody = asyncio.Event()
@@ -85,7 +87,9 @@ class ConnectionManager:
             try:
                 async with self._chat.attach(owner_id, session_id, after=after, epoch=epoch) as attachment:
                     await socket.accept()
-                    channel = SessionChannel(connection, self._chat, owner_id, session_id, self.budget(owner_id))
+                    channel = SessionChannel(
+                        connection, self._chat, self._approvals, owner_id, session_id, self.budget(owner_id)
+                    )
                     await channel.run(attachment, backlog_characters=self._limits.backlog_characters)
             except NotFound:
                 await refuse(socket, NOT_FOUND, "no such session")
@@ -162,10 +166,17 @@ class SessionChannel:
     """One socket on one session."""
 
     def __init__(
-        self, connection: Connection, chat: ChatService, owner_id: UserId, session_id: SessionId, budget: FrameBudget
+        self,
+        connection: Connection,
+        chat: ChatService,
+        approvals: ApprovalService,
+        owner_id: UserId,
+        session_id: SessionId,
+        budget: FrameBudget,
     ) -> None:
         self._connection = connection
         self._chat = chat
+        self._approvals = approvals
         self._owner_id = owner_id
         self._session_id = session_id
         self._budget = budget
@@ -225,7 +236,8 @@ class SessionChannel:
                 await self._send(_wanted(frame))
             case ApproveFrame():
                 self._budget.spend()
-                raise NotFound("No call with that id waits for a decision.", field="tool_call_id")
+                word = Word(frame.decision, frame.arguments, frame.remember)
+                await self._approvals.decide(self._owner_id, self._session_id, frame.tool_call_id, word)
             case PingFrame():
                 self._budget.spend()
                 self._push(PongFrame(nonce=frame.nonce))

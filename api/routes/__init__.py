@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from api.routes import (
+    approvals,
     documents,
     files,
     images,
@@ -26,6 +27,7 @@ routers: tuple[APIRouter, ...] = (
     sessions_router,
     conversations_router,
     files.router,
+    approvals.router,
     memories.router,
     messages.router,
     runs.router,

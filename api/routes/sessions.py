@@ -24,7 +24,7 @@ def _door(noun: str) -> APIRouter:
         user: CurrentUser, sessions: Sessions, response: Response, body: SessionCreate | None = None
     ) -> Session:
         """Begin a chat thread."""
-        session = Session.of(await sessions.create(user, **(body.given() if body else {})))
+        session = Session.of(await sessions.create(user, **(body.changes() if body else {})))
         response.headers["location"] = f"{path}/{session.id}"
         return _tagged(session, response)
 
@@ -59,7 +59,7 @@ def _door(noun: str) -> APIRouter:
         response: Response,
     ) -> Session:
         """Change the fields that are given, and tell whoever reads the session's events."""
-        updated = await sessions.update(user, SessionId(session_id), body.given(), version=version)
+        updated = await sessions.update(user, SessionId(session_id), body.changes(), version=version)
         return _tagged(Session.of(updated), response)
 
     @router.delete(one, status_code=204, operation_id=f"delete{noun}", responses=problems(404, 412, changes=True))

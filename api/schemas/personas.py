@@ -1,7 +1,7 @@
 """Personas over REST."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from pydantic import Field
@@ -10,6 +10,7 @@ from api.schemas.model import Answer, Body, Controls, Name, NotNull, Text, at_mo
 from api.schemas.modules import ModuleName
 from api.schemas.pages import Page
 from api.schemas.templates import TemplateWarning, warnings_of
+from api.schemas.tools import ToolGrants
 from db.records import PersonaMode as Mode
 from db.records import PersonaRecord
 from services.images import id_of
@@ -19,19 +20,6 @@ PersonaName = Annotated[Name, Field(max_length=100, description="Unique among yo
 Template = Annotated[Text, *at_most(65_536)]
 FirstMessage = Annotated[Text, *at_most(16_384)]
 Description = Annotated[Text, Field(max_length=2_000)]
-
-
-class ServerGrant(Body):
-    """What a persona may use of one MCP server."""
-
-    enabled: bool = True
-    tools: dict[Name, Literal["auto", "ask", "never"]] = Field(default_factory=dict, max_length=200)
-
-
-class ToolGrants(Body):
-    """Which tools a persona may use; servers that are not named keep their own defaults."""
-
-    servers: dict[Name, ServerGrant] = Field(default_factory=dict, max_length=100)
 
 
 class PersonaUpdate(Body):

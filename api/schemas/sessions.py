@@ -8,6 +8,7 @@ from pydantic import Field
 
 from api.schemas.model import Answer, Body, Controls, Metadata, Name, NotNull, Text
 from api.schemas.pages import Page
+from api.schemas.tools import ToolGrants
 from db.records import SessionRecord
 
 
@@ -20,7 +21,15 @@ class SessionFields(Body):
     connection: Name | None = Field(None, description="The model server to ask; null leaves it to the persona.")
     model: Name | None = None
     controls: Controls | None = None
+    tools: ToolGrants | None = Field(None, description="Goes before what the persona says; null for nothing.")
     metadata: Metadata | None = Field(None, description="Your own notes, at most 16 KiB; null for none.")
+
+    def changes(self) -> dict[str, Any]:
+        """The record's fields that the client sent."""
+        given = self.given()
+        if self.tools is not None:
+            given["tools"] = self.tools.model_dump(exclude_unset=True)
+        return given
 
 
 class SessionCreate(SessionFields):
@@ -48,6 +57,7 @@ class Session(Answer):
     connection: str | None
     model: str | None
     controls: dict[str, Any]
+    tools: dict[str, Any]
     metadata: dict[str, Any]
     active_message_id: UUID | None = Field(description="The message with which the active branch ends.")
     version: int = Field(description="Counts changes of what can be set; also the ETag.")
@@ -67,6 +77,7 @@ class Session(Answer):
             connection=record.connection,
             model=record.model,
             controls=record.controls,
+            tools=record.tools,
             metadata=record.metadata,
             active_message_id=record.active_leaf_id,
             version=record.version,

@@ -422,6 +422,19 @@ class RunStore:
             )
         return [RunId(row["id"]) for row in rows]
 
+    async def give_back(self, claims: Sequence[Claimed]) -> None:
+        """Let the leases of runs that are to be gone on with run out now."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                """
+                UPDATE journals j SET lease_until = now()
+                FROM unnest($1::uuid[], $2::bigint[]) AS c (session_id, fence)
+                WHERE j.session_id = c.session_id AND j.fence = c.fence AND j.run_id IS NOT NULL
+                """,
+                [claimed.run.session_id for claimed in claims],
+                [claimed.lease.fence for claimed in claims],
+            )
+
     async def void(self, claims: Sequence[Claimed]) -> list[RunId]:
         """Those of the claimed runs whose sessions belong to somebody else by now, or are gone."""
         async with self._database.connection() as connection:

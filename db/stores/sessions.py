@@ -54,12 +54,12 @@ class SessionStore:
                     INSERT INTO journals (session_id) VALUES ($1)
                 )
                 INSERT INTO sessions
-                    (id, owner_id, persona_id, title, pinned, connection, model, controls, metadata, active_leaf_id,
-                     title_is_given)
+                    (id, owner_id, persona_id, title, pinned, connection, model, controls, tools, metadata,
+                     active_leaf_id, title_is_given)
                 SELECT $1, $2, (given ->> 'persona_id')::uuid, given ->> 'title',
                        coalesce((given ->> 'pinned')::boolean, false), given ->> 'connection', given ->> 'model',
-                       coalesce(given -> 'controls', '{}'), coalesce(given -> 'metadata', '{}'), $4,
-                       given ? 'title'
+                       coalesce(given -> 'controls', '{}'), coalesce(given -> 'tools', '{}'),
+                       coalesce(given -> 'metadata', '{}'), $4, given ? 'title'
                 FROM (SELECT $3::jsonb) AS _ (given)
                 RETURNING *, 0 AS last_seq, NULL::uuid AS active_run_id
                 """,
@@ -154,6 +154,7 @@ class SessionStore:
                     connection = CASE WHEN given ? 'connection' THEN given ->> 'connection' ELSE connection END,
                     model = CASE WHEN given ? 'model' THEN given ->> 'model' ELSE model END,
                     controls = coalesce(given -> 'controls', controls),
+                    tools = coalesce(given -> 'tools', tools),
                     metadata = coalesce(given -> 'metadata', metadata),
                     active_leaf_id = coalesce((given ->> 'active_message_id')::uuid, active_leaf_id),
                     version = version + 1, updated_at = now()

@@ -109,6 +109,20 @@ def said_in(items: Sequence[Item]) -> int:
     )
 
 
+def unanswered(items: Sequence[Item]) -> tuple[ToolCall, ...]:
+    """The calls of the newest round in a reply that have no result yet."""
+    asked: tuple[ToolCall, ...] = ()
+    for item in items:
+        match item.message:
+            case ToolCallMessage(calls=calls):
+                asked = calls
+            case ToolResultMessage(call_id=id):
+                asked = tuple(call for call in asked if call.id != id)
+            case _:
+                pass
+    return asked
+
+
 def mended(items: Sequence[Item]) -> list[Item]:
     """The items as far as they are legal. What is changed for that gets a count that is surely large enough."""
     known = {id(item.message): item for item in items}

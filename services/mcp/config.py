@@ -89,7 +89,7 @@ def built_in_servers() -> tuple[McpServer, ...]:
     """What works out of the box, without network and configuration."""
     # -P: the directory that we were started in is not searched for modules.
     clock = Program(sys.executable, ("-P", "-m", "mcp_server_time"))
-    return (McpServer("time", clock, description="What time it is, here and in other time zones."),)
+    return (McpServer("time", clock, "What time it is, here and in other time zones.", default=False),)
 
 
 def read_servers(path: Path | None, environment: Mapping[str, str]) -> tuple[McpServer, ...]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from db.records import RunRecord
+from db.stores.run_traces import RunTraceStore
 from db.stores.turns import NewResult, NewTrace, TurnStore
 from services.agent.types import Usage
 from services.casting import Casting
@@ -57,7 +58,10 @@ class Turns:
 class Composer:
     """Makes system prompts out of personas and modules."""
 
-    def __init__(self, *, reader: TurnReader, turns: Turns, store: TurnStore, tokens: TokenCounter) -> None:
+    def __init__(
+        self, *, reader: TurnReader, turns: Turns, store: TurnStore, traces: RunTraceStore, tokens: TokenCounter
+    ) -> None:
+        self._traces = traces
         self._reader = reader
         self._turns = turns
         self._store = store
@@ -76,6 +80,14 @@ class Composer:
         if casting.persona is not None or facts.modules:
             run.store(self._keep(run, turn, planned, built))
         return Prompt(built.text, turn.usage, _after(facts, planned))
+
+    async def recall(self, run: ActiveRun, casting: Casting) -> Prompt:
+        """The prompt that a run was given before it paused; no module runs for it again. Raises `PromptTooLarge`."""
+        facts = await self._reader.facts(run.record, casting, casting.template)
+        stored = await self._traces.get(run.record.id, run.record.owner_id)
+        async with self._turns.turn(facts) as turn:
+            after = _after(facts, planned_for(turn, casting.template))
+        return Prompt(stored.prompt if stored else "", after=after)
 
     async def _keep(self, run: ActiveRun, turn: Turn, planned: Plan, built: Built) -> None:
         record, fence = run.record, run.claimed.lease.fence

@@ -9,7 +9,9 @@ from typing import Any
 
 from db.records import RunRecord
 from db.stores.runs import Claimed
+from services.agent.types import Usage, total
 from services.errors import ReplyTooLong
+from services.runs.clock import RunClock
 from services.runs.draft import Draft
 from services.runs.events import (
     ApprovalRequired,
@@ -52,6 +54,9 @@ class ActiveRun:
         """Whether the session waits for a title."""
         self.in_context: int | None = None
         """How many characters of the reply's text stand in the context as items; None: it has no items."""
+        self.clock = RunClock()
+        self.spent: Usage | None = None
+        """What was asked of models beside the reply itself."""
         self._reply_bytes = reply_bytes
         self._log: RunLog | None = None
         self._task: asyncio.Task[None] | None = None
@@ -66,6 +71,11 @@ class ActiveRun:
     def attach(self, log: RunLog, task: asyncio.Task[None]) -> None:
         """For the engine: where events go, and the task that works."""
         self._log, self._task = log, task
+
+    @property
+    def task(self) -> "asyncio.Task[None] | None":
+        """The task that works."""
+        return self._task
 
     def begin(self) -> None:
         """For the engine: the task's first step. A task that is cancelled before it could not close its run."""
@@ -106,6 +116,15 @@ class ActiveRun:
         """Wait until the journal has caught up."""
         await self.log.room()
 
+    def spend(self, usage: Usage | None) -> None:
+        """Count what was asked of a model on the side."""
+        self.spent = total(self.spent, usage)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is under way but waiting for somebody's word on calls of tools."""
+        return 0 < self.clock.waiting == len(self.draft.open_tool_calls)
+
     @property
     def log(self) -> RunLog:
         """Where the events go."""
@@ -121,7 +140,7 @@ class ActiveRun:
         return True
 
     def lose(self) -> None:
-        """Stop working: another replica owns the session now."""
+        """Stop working without a word: another replica owns the session now, or is to go on."""
         self.is_lost = True
         self._cancel()
 
@@ -130,9 +149,13 @@ class ActiveRun:
             self._task.cancel()
 
     def stop_recovered(self) -> None:
-        """Note that the run's owner died, in the phase that its events show."""
+        """Note that the run's owner died."""
         self.interrupt = self.interrupt or Interrupt("recovery", time.monotonic())
-        if self.draft.message_id is not None:
+
+    def restore(self, draft: Draft) -> None:
+        """Take the reply as far as somebody else has shown it."""
+        self.draft = draft
+        if draft.message_id is not None:
             self.phase = self._phase_of_the_reply()
 
     def _phase_of_the_reply(self) -> Phase:

@@ -80,6 +80,11 @@ class Draft:
         return any("text" in part for part in self._parts)
 
     @property
+    def tool_calls(self) -> list[str]:
+        """Ids of all tool calls."""
+        return [part["id"] for part in self._parts if part["type"] == "tool_call"]
+
+    @property
     def open_tool_calls(self) -> list[str]:
         """Ids of tool calls that have no result yet, those that wait for somebody's word among them."""
         return list(self._open)

@@ -23,6 +23,7 @@ from services.runs.events import NO_USAGE, AssistantEnd, Interrupted, RunEvent, 
 from services.runs.feed import Feeds
 from services.runs.journal import Journal
 from services.runs.retry import until_answered
+from services.tools.decisions import Decisions
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class RunEngine:
         journal: Journal,
         feeds: Feeds,
         afterwork: Afterwork,
+        decisions: Decisions,
         replica_id: ReplicaId,
         lease_seconds: float,
         retention_seconds: float,
@@ -70,6 +72,7 @@ class RunEngine:
         self._journal = journal
         self._feeds = feeds
         self._afterwork = afterwork
+        self._decisions = decisions
         self._lease = lease_seconds
         self._retention = retention_seconds
         self._reply_bytes = reply_bytes
@@ -99,6 +102,7 @@ class RunEngine:
         finally:
             self.is_draining = True
             await _end([keeper])
+            await self._leave_paused()
             await _end(list(self._tasks))
             await self._afterwork.leave()
             await _end(writers)
@@ -107,12 +111,14 @@ class RunEngine:
     async def drain(self, seconds: float) -> None:
         """Begin no new run, and give the running ones time to finish; what is left then is interrupted.
 
-        The work after replies is left to whoever comes next.
+        Runs that wait for somebody's word and the work after replies are left to whoever comes next.
         """
         self.is_draining = True
         self._afterwork.drain()
+        await self._leave_paused()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
+        await self._leave_paused()
         for run in list(self._active.values()):
             run.stop("shutdown")
         if self._tasks:
@@ -139,7 +145,7 @@ class RunEngine:
         Returns None if the lease was lost: whoever has it now closes the run.
         """
         run.is_closing = True
-        return await _whatever_happens(self._close(run, ending))
+        return await whatever_happens(self._close(run, ending))
 
     async def interrupt(self, session_id: SessionId, run_id: RunId, by: str) -> bool:
         """Stop a run, or the work after its reply, wherever it is performed; False if it has already ended."""
@@ -211,6 +217,20 @@ class RunEngine:
         if ending.reply is None:
             await self._step_back(run.record)
         return ended
+
+    async def _leave_paused(self) -> None:
+        """Let go of the runs that wait for somebody's word: whoever takes them over goes on with them."""
+        paused = [run for run in self._active.values() if run.is_paused and run.interrupt is None and not run.is_lost]
+        for run in paused:
+            run.lose()
+        tasks = [task for run in paused if (task := run.task) is not None]
+        if not tasks:
+            return
+        await asyncio.wait(tasks, timeout=self._lease)
+        try:
+            await self._runs.give_back([run.claimed for run in paused])
+        except DatabaseError:
+            _log.debug("paused runs are left until their leases run out", exc_info=True)
 
     async def _cancel_queued(self, run: RunRecord, by: str) -> bool:
         at = timestamp()
@@ -298,6 +318,7 @@ class RunEngine:
             {
                 "colloquy_events": self._heard_events,
                 "colloquy_interrupts": self._heard_interrupt,
+                "colloquy_approvals": self._decisions.heard,
                 "colloquy_replicas": self._heard_replica,
             },
             lost=self._lost_connection,
@@ -342,7 +363,7 @@ class RunEngine:
 T = TypeVar("T")
 
 
-async def _whatever_happens(work: Coroutine[Any, Any, T]) -> T:
+async def whatever_happens(work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, waited for even if the waiting task is cancelled meanwhile."""
     task = asyncio.ensure_future(work)
     while True:

@@ -12,7 +12,7 @@ OWNER, SESSION = UserId(new_id()), SessionId(new_id())
 async def test_the_built_in_server_offers_its_tools_and_answers() -> None:
     pool = McpPool(built_in_servers())
     async with pool.running():
-        offered = await pool.tools(OWNER, SESSION, pool.defaults)
+        offered = await pool.tools(OWNER, SESSION, ["time"])
         outcome = await pool.call(OWNER, SESSION, "time", "get_current_time", {"timezone": "Asia/Tokyo"})
 
     assert not offered.unavailable
