@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from services.errors import ToolFailed, ToolUnavailable
 from services.mcp.catalog import Catalog
 from services.mcp.config import McpServer, Program
-from services.mcp.faults import ConnectionEnded, unusable
+from services.mcp.faults import NothingDone, unusable
 from services.mcp.http import HttpTransport
 from services.mcp.outcome import outcome_of
 from services.mcp.progress import Reporter
@@ -108,14 +108,17 @@ class Connection:
         """Call a tool; the server is told if we do not wait any longer. Raises `ToolError`."""
         client = self._client
         if client is None or not self.is_usable:
-            raise ConnectionEnded(f"The tool server {self._server.name} has just ended.", server=self._server.name)
-        with translated(self._server.name):
-            request = spoken.CallToolRequest(params=spoken.CallToolRequestParams(name=tool, arguments=dict(arguments)))
-            # Not `call_tool`: it checks results against the server's own schema, whose patterns could stop the loop.
-            with Reporter(on_progress) as report:
+            raise NothingDone(f"The tool server {self._server.name} has just ended.", server=self._server.name)
+        request = spoken.CallToolRequest(params=spoken.CallToolRequestParams(name=tool, arguments=dict(arguments)))
+        try:
+            with translated(self._server.name), Reporter(on_progress) as report:
+                # Not `call_tool`: it checks results by the server's own schema, whose patterns could stop the loop.
                 answer = await client.session.send_request(
                     request, _ANSWER, request_read_timeout_seconds=seconds, progress_callback=report
                 )
+        except NothingDone as error:
+            self.stop(error.message)
+            raise
         if isinstance(answer, spoken.InputRequiredResult):
             raise ToolFailed("The tool asks for more than its arguments, which is not possible here.")
         return outcome_of(answer, longest=self._limits.text_characters)
@@ -141,6 +144,8 @@ class Connection:
     @contextlib.asynccontextmanager
     async def _open(self) -> AsyncGenerator[Client, None]:
         async with contextlib.AsyncExitStack() as stack:
+            if self._stopping:
+                raise ToolUnavailable("it was stopped")
             try:
                 async with asyncio.timeout(self._limits.start_seconds) as self._opening:
                     client = await stack.enter_async_context(self._make_client())

@@ -7,8 +7,8 @@ class ConnectionEnded(ToolUnavailable):
     """The tool server ended during the call; nobody knows whether the tool has done its work."""
 
 
-class Forgotten(ConnectionEnded):
-    """The tool server does not know our conversation any more, so the tool has done nothing."""
+class NothingDone(ConnectionEnded):
+    """The tool server was gone before the call reached it, so the tool has done nothing."""
 
 
 def unusable(server: str, reason: str) -> str:

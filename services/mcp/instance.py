@@ -109,11 +109,6 @@ class Instance:
         self._timeouts = 0
         return outcome
 
-    def leave(self, reason: str) -> None:
-        """Have the running copy closed; the next who needs it gets a new one."""
-        if self._connection:
-            self._connection.stop(reason)
-
     async def close(self) -> None:
         """Stop it for good. Returns when its process is gone, in bounded time."""
         self._is_closed = True

@@ -13,7 +13,7 @@ from uuid import UUID
 from db.ids import SessionId, UserId
 from services.errors import ToolError, ToolFailed, ToolUnavailable
 from services.mcp.config import McpServer, Program
-from services.mcp.faults import ConnectionEnded, Forgotten, unusable
+from services.mcp.faults import ConnectionEnded, NothingDone, unusable
 from services.mcp.instance import Instance
 from services.mcp.types import McpLimits, McpTool, OnProgress, ServerStatus, ToolList, ToolOutcome
 
@@ -74,8 +74,8 @@ class McpPool:
     ) -> ToolOutcome:
         """Call `tool`, by the server's own name for it. Cancelling tells the server, and does not wait for it.
 
-        Raises ToolUnavailable, ToolTimedOut or ToolFailed; none of them says that the tool did nothing. A tool that
-        only reads, or may be repeated, is called once more if its server dies meanwhile.
+        Raises ToolUnavailable, ToolTimedOut or ToolFailed; none of them says that the tool did nothing. If the server
+        dies meanwhile, a tool that only reads, or may be repeated, is called once more.
         """
         instance = self._instance(server, owner_id, session_id)
         if instance.server.approval_of(tool) == "never":
@@ -84,9 +84,7 @@ class McpPool:
         try:
             return await instance.call(tool, arguments, seconds=seconds, on_progress=on_progress)
         except ConnectionEnded as error:
-            if isinstance(error, Forgotten):
-                instance.leave("it does not know our conversation any more")
-            elif not _may_repeat(instance, tool):
+            if not (isinstance(error, NothingDone) or _may_repeat(instance, tool)):
                 raise
         return await instance.call(tool, arguments, seconds=seconds, on_progress=on_progress)
 

@@ -9,7 +9,7 @@ from mcp_types import CONNECTION_CLOSED, INVALID_REQUEST, PARSE_ERROR, REQUEST_T
 from pydantic import ValidationError
 
 from services.errors import ToolError, ToolFailed, ToolTimedOut, ToolUnavailable
-from services.mcp.faults import ConnectionEnded, Forgotten, unusable
+from services.mcp.faults import ConnectionEnded, NothingDone, unusable
 from services.mcp.wire import GARBLED, TOO_LARGE, UNREACHABLE
 from services.providers.text import clean_text
 
@@ -51,7 +51,7 @@ def _fault(server: str, error: MCPError) -> ToolError:
         case code if code == CONNECTION_CLOSED:
             return ConnectionEnded(f"The tool server {server} ended during the call.", server=server)
         case code if code == INVALID_REQUEST and said == "Session terminated":
-            return Forgotten(unusable(server, "it does not know our conversation any more"), server=server)
+            return NothingDone(unusable(server, "it does not know our conversation any more"), server=server)
         case code if code == UNREACHABLE:
             return ConnectionEnded(unusable(server, said), server=server)
         case code if code == TOO_LARGE:
