@@ -58,7 +58,7 @@ format: $(DEV) ## Put the sources into the house's format
 bench: $(DEV) ## Print what the hot paths cost on this machine; ARGS="relay --quick" chooses
 	@$(PY) -m benchmarks $(ARGS)
 
-interop: $(DEV) ## Test against a model server that others wrote (compiled once from PyPI, some minutes)
+interop: $(DEV) ## Test against a model server and a tool server that others wrote (made ready once, some minutes)
 	@$(PY) -m tests.interop
 	@$(PY) -m pytest -q tests/interop $(ARGS)
 

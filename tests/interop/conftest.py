@@ -7,7 +7,7 @@ from tests.interop.peer import LlamaServer, llama_server
 from tests.interop.service import Chat, Colloquy, colloquy
 
 HERE = Path(__file__).parent
-BY_REQUEST = {HERE / "test_llama_server.py"}
+BY_REQUEST = {HERE / "test_llama_server.py", HERE / "test_tool_server.py"}
 
 WIDE = 32_768
 NARROW = 16_384

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import os
 import socket
 import sys
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -24,16 +25,21 @@ create_server("UTC").run("streamable-http", host="127.0.0.1", port=int(sys.argv[
 """
 
 
-@asynccontextmanager
-async def program(*words: str) -> AsyncGenerator[str, None]:
+def program(*words: str) -> AbstractAsyncContextManager[str]:
     """The URL of a Python program that listens on the port that is its last argument."""
+    return listening(sys.executable, *words)
+
+
+@asynccontextmanager
+async def listening(*command: str) -> AsyncGenerator[str, None]:
+    """The URL of a program that listens on the port that is its last argument, and in its environment as PORT."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *words,
+        *command,
         str(port),
+        env=os.environ | {"PORT": str(port)},
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
