@@ -28,6 +28,7 @@ from db.stores.replicas import ReplicaStore
 from db.stores.run_traces import RunTraceStore
 from db.stores.runs import RunStore
 from db.stores.schema import SchemaStore
+from db.stores.search import SearchStore
 from db.stores.sessions import SessionStore
 from db.stores.tool_calls import ToolCallStore
 from db.stores.users import UserStore
@@ -58,6 +59,7 @@ from services.runs.engine import RunEngine
 from services.runs.feed import Feeds
 from services.runs.journal import Journal
 from services.scripts.checker import ScriptChecker
+from services.search import MessageSearch
 from services.sessions import SessionService
 from services.sweeper import Sweeper
 from services.templates import TemplateService
@@ -79,6 +81,7 @@ class Services:
     approvals: ApprovalService
     toolbox: Toolbox
     messages: MessageService
+    search: MessageSearch
     personas: PersonaService
     modules: ModuleService
     templates: TemplateService
@@ -195,6 +198,7 @@ async def open_services(
         approvals=approvals,
         toolbox=tooling.toolbox,
         messages=MessageService(messages, chat),
+        search=MessageSearch(SearchStore(database), sessions),
         personas=persona_service,
         modules=module_service,
         templates=templates,

@@ -26,6 +26,7 @@ from services.prompt.archive import PromptArchive
 from services.prompt.lab import PromptLab
 from services.providers.registry import Providers
 from services.replies import ReplyService
+from services.search import MessageSearch
 from services.sessions import SessionService
 from services.templates import TemplateService
 from services.tools.approvals import ApprovalService
@@ -56,6 +57,10 @@ def _sessions(connection: HTTPConnection) -> SessionService:
 
 def _messages(connection: HTTPConnection) -> MessageService:
     return services_of(connection).messages
+
+
+def _search(connection: HTTPConnection) -> MessageSearch:
+    return services_of(connection).search
 
 
 def _replies(connection: HTTPConnection) -> ReplyService:
@@ -135,6 +140,7 @@ Approvals = Annotated[ApprovalService, Depends(_approvals)]
 Tools = Annotated[Toolbox, Depends(_toolbox)]
 Sessions = Annotated[SessionService, Depends(_sessions)]
 Messages = Annotated[MessageService, Depends(_messages)]
+Search = Annotated[MessageSearch, Depends(_search)]
 Replies = Annotated[ReplyService, Depends(_replies)]
 Personas = Annotated[PersonaService, Depends(_personas)]
 Modules = Annotated[ModuleService, Depends(_modules)]

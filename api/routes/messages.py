@@ -5,14 +5,19 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.dependencies import CurrentUser, Messages
+from api.dependencies import CurrentUser, Messages, Search
 from api.routes.responses import problems
 from api.schemas.messages import History, Message
-from api.schemas.pages import Before, Limit, link_next
+from api.schemas.model import Text
+from api.schemas.pages import Before, Limit, cursor_of, link_next
+from api.schemas.search import FoundMessage, FoundMessages
 from db.ids import MessageId, SessionId
+from db.records import MessageRole
 from services.errors import InvalidRequest
 
 router = APIRouter(tags=["messages"])
+
+_QUERY = 'Words, "phrases", `or`, `-unwanted` ones, and `begin*` of words; the last word may be unfinished.'
 
 
 @router.get("/api/sessions/{session_id}/messages", operation_id="listSessionMessages", responses=problems(404))
@@ -41,6 +46,31 @@ async def list_messages(
     history = History.of(page)
     link_next(request, response, history.next_cursor)
     return history
+
+
+@router.get("/api/messages/search", operation_id="searchMessages", responses=problems(404))
+async def search_messages(
+    request: Request,
+    response: Response,
+    user: CurrentUser,
+    search: Search,
+    q: Annotated[Text, Query(min_length=1, max_length=500, description=_QUERY)],
+    session_id: Annotated[UUID | None, Query(description="Only in this session.")] = None,
+    role: Annotated[MessageRole | None, Query(description="Only what was said by these.")] = None,
+    before: Before = None,
+    limit: Limit = 20,
+) -> FoundMessages:
+    """Messages of all sessions, newest first, in which all of this stands."""
+    hits, following = await search.find(
+        user,
+        q,
+        session_id=session_id and SessionId(session_id),
+        role=role,
+        before=before and MessageId(before),
+        limit=limit,
+    )
+    link_next(request, response, cursor_of(following))
+    return FoundMessages(items=[FoundMessage.of(hit) for hit in hits], next_cursor=cursor_of(following))
 
 
 @router.get("/api/messages/{message_id}", operation_id="getMessage", responses=problems(404))
