@@ -224,7 +224,7 @@ async def open_services(
 
 
 async def _open_files(settings: Settings, store: FileStore, tokens: TokenCounter, stack: AsyncExitStack) -> FileService:
-    vault = Vault(settings.data_dir / "files")
+    vault = Vault(settings.data_dir / "files" / str(await store.vault(new_id())))
     reader = await stack.enter_async_context(DocumentReader(_reader_limits(settings)))
     readings = Readings(store, vault, reader, tokens, seconds=settings.timeouts.reading)
     await stack.enter_async_context(readings.running())

@@ -64,6 +64,17 @@ class FileStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def vault(self, fresh: UUID) -> UUID:
+        """The id of the folder in which the bytes lie: `fresh` if there was none yet."""
+        async with self._database.connection() as connection:
+            return await connection.fetchval(
+                """
+                INSERT INTO file_vault (id) VALUES ($1)
+                ON CONFLICT (singleton) DO UPDATE SET id = file_vault.id RETURNING id
+                """,
+                fresh,
+            )
+
     async def add(self, new: NewFile, *, per_session: int, bytes_per_owner: int, patience: float) -> FileRecord | None:
         """Keep a file; None if the owner has no such session.
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from db.ids import FileId, SessionId, UserId, new_id
@@ -17,6 +18,7 @@ from services.sweeper import Sweeper
 from services.vault import FileTooLarge, Vault
 from tests.integration.files.conftest import Desk
 from tests.papers import docx, paragraph, picture
+from tests.service import local_settings, running_service
 from tests.waiting import eventually
 
 
@@ -111,6 +113,26 @@ async def test_an_owner_who_is_deleted_leaves_nothing(desk: Desk) -> None:
 
     assert await Sweeper(desk.store, desk.vault, older_than=-1).sweep() == 1
     assert kept(desk) == set()
+
+
+async def test_a_database_sweeps_its_own_folder_only(database_url: str, desk: Desk, tmp_path: Path) -> None:
+    file = await desk.put(b"of another database")
+    settings = local_settings(data_dir=tmp_path)
+    long_ago = time.time() - 7200
+    os.utime(desk.vault.path(file.id), (long_ago, long_ago))
+    other = tmp_path / "files" / "elsewhere"
+    other.mkdir()
+    desk.vault.path(file.id).rename(other / str(file.id))
+    os.utime(other / str(file.id), (long_ago, long_ago))
+
+    async with running_service(settings, database_url) as base_url, httpx2.AsyncClient(base_url=base_url) as http:
+        session = (await http.post("/api/sessions", json={})).json()["id"]
+        await http.post(f"/api/sessions/{session}/files", files={"file": b"x"})
+        first = await desk.store.vault(new_id())
+
+    assert (other / str(file.id)).exists()
+    assert len([path for path in (tmp_path / "files" / str(first)).rglob("*") if path.is_file()]) == 1
+    assert await desk.store.vault(new_id()) == first
 
 
 async def test_the_sweeper_sweeps_at_once_and_is_stopped(desk: Desk) -> None:
