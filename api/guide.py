@@ -31,7 +31,7 @@ def _limits() -> Iterator[str]:
     yield f"| computing | {limits.cpu_seconds:g} s; waiting for `ctx` is not counted |"
     yield (
         f"| time in all | {times.without_ai / 1000:g} s, {times.with_ai / 1000:g} s for a script that asks a model; "
-        "or the module's `timeout_ms` |"
+        "or the module's `timeout_ms`; waiting for a free process and for `ctx.run_module` is not counted |"
     )
     yield f"| memory | {limits.memory_bytes // 1024**2} MiB |"
     yield f"| calls within calls | {limits.recursion} deep |"

@@ -55,7 +55,9 @@ async def open_prompts(
 
     `stack` ends it.
     """
-    sandbox = await stack.enter_async_context(Sandbox(count_tokens=tokens.count, max_workers=allowed.workers))
+    sandbox = await stack.enter_async_context(
+        Sandbox(count_tokens=tokens.count, max_workers=allowed.workers, patience=allowed.wait_ms / 1e3)
+    )
     await _tell_hardening(sandbox)
     store, shelf = TurnStore(database), Shelf(ModuleStore(database))
     reader = TurnReader(store, shelf)

@@ -217,7 +217,9 @@ class SandboxLimits(_Group):
     host_calls: PositiveInt = 500
     """Calls of ctx."""
     workers: PositiveInt = 64
-    """Scripts that may run at once in all conversations together; further ones wait."""
+    """Scripts that may run at once in all conversations together, not counting those that they run themselves."""
+    wait_ms: PositiveInt = 10_000
+    """How long further scripts wait for others to end; it is not counted as their own time."""
 
 
 class Settings(BaseSettings):

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -17,6 +18,7 @@ from services.prompt.planning import Plan, plan
 from services.prompt.sight import ModuleSight
 from services.prompt.template import ModuleRef, Template, parse
 from services.prompt.view import TurnView
+from services.scripts.places import Hurry
 from services.scripts.sandbox import Sandbox
 from services.scripts.types import ScriptError, ScriptFault, ScriptHost, ScriptLimits, ScriptResult
 from services.scripts.values import Json
@@ -80,6 +82,7 @@ class Turn:
         self._tasks: dict[str, asyncio.Task[Said]] = {}
         self._waits: dict[str, str] = {}
         self._asked_by: dict[str, str] = {}
+        self._hurries = defaultdict[str, Hurry](Hurry)
 
     async def __aenter__(self) -> Self:
         return self
@@ -126,6 +129,7 @@ class Turn:
         if self._would_circle(asked_by, name):
             raise ScriptFault(f"{name} is waiting for {asked_by} itself")
         self._waits[asked_by] = name
+        self._hurries[name].set()
         try:
             return await asyncio.shield(self._task(name, asked_by))
         finally:
@@ -248,7 +252,8 @@ class Turn:
         view = ModuleSight(self, module)
         standard = self._times.with_ai if module.requires_ai else self._times.without_ai
         limits = replace(self._limits, timeout_ms=module.timeout_ms or standard)
-        result = await self._sandbox.run(module.script, self._host_for(view), limits, may_use_ai=True)
+        hurry = self._hurries[module.name]
+        result = await self._sandbox.run(module.script, self._host_for(view), limits, may_use_ai=True, hurry=hurry)
         ms = round((time.monotonic() - begun) * 1000)
         if result.error is not None:
             said = self._failed(module, result.error, result, ms)

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from pydantic_monty import (
@@ -15,6 +16,7 @@ from pydantic_monty import (
     ResourceLimits,
 )
 
+from services.errors import Unavailable
 from services.providers.text import clean_text
 from services.scripts.analysis import Problem
 from services.scripts.api import plugin_functions, type_stubs
@@ -24,6 +26,9 @@ from services.scripts.workers import Workers, own_words
 
 PATIENCE = 3.0
 """Seconds for one check. An ordinary script takes some 0.02, one made to be slow would take as long as it likes."""
+
+QUEUE = 15.0
+"""Seconds for a script to wait until others have been checked."""
 
 MAX_PROBLEMS = 50
 
@@ -43,7 +48,7 @@ class ScriptChecker:
 
     def __init__(self) -> None:
         # Apart from those of the sandbox: checking leaves a process three times as large.
-        self._workers = Workers(max_processes=2, answer_within=PATIENCE)
+        self._workers = Workers(places=2, answer_within=PATIENCE)
         self._stubs = type_stubs(plugin_functions())
 
     async def __aenter__(self) -> "ScriptChecker":
@@ -57,15 +62,29 @@ class ScriptChecker:
 
         Raises:
             InterpreterMissing: the program that reads scripts is not installed.
+            Unavailable: too many scripts are being checked.
         """
         source = clean_text(script)
         if len(source.encode()) > source_bytes:
             return [Problem(1, 1, f"the script is larger than {source_bytes:,} bytes")]
-        try:
-            async with asyncio.timeout(PATIENCE):
-                return await self._read(source) or await self._typed(source)
-        except TimeoutError:
-            return [_TOO_SLOW]
+        async with self._place():
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    return await self._read(source) or await self._typed(source)
+            except TimeoutError:
+                return [_TOO_SLOW]
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncGenerator[None, None]:
+        """One of the two, and a process that is up; waiting for it is not the script's fault."""
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(QUEUE):
+                    await held.enter_async_context(self._workers.place())
+                    await self._workers.start()
+            except TimeoutError:
+                raise Unavailable("Too many scripts are being checked.", retry_after=2) from None
+            yield
 
     async def _read(self, source: str) -> list[Problem]:
         """What the interpreter does not understand."""

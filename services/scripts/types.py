@@ -14,7 +14,7 @@ class ScriptLimits:
     cpu_seconds: float = 0.5
     """Time in which the script itself runs; waiting for the host is not counted."""
     timeout_ms: int = 2_000
-    """Time in all, with every wait."""
+    """Time in all, with every wait but those for a place to run and for other modules."""
     memory_bytes: int = 32 * 1024 * 1024
     recursion: int = 200
     host_calls: int = 500
@@ -27,7 +27,11 @@ class ScriptLimits:
 
 @dataclass(frozen=True, slots=True)
 class ScriptError:
-    """Why a script ended early. `line` and `column` count from 1; None where the place is not known."""
+    """Why a script ended early. `line` and `column` count from 1; None where no place is known.
+
+    Some limits end a script from outside, where nobody sees what it was about: then they are those of the newest call
+    of `ctx` before it, and the message says so.
+    """
 
     type: str
     message: str
@@ -46,6 +50,7 @@ class ScriptResult:
     """Calls of `ctx`."""
     error: ScriptError | None
     duration_ms: float
+    """Without the waits for a place to run."""
 
 
 FaultKind = Literal["AttributeError", "NameError", "RuntimeError", "TypeError", "ValueError"]

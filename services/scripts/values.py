@@ -18,6 +18,8 @@ MAX_CHARACTERS = 256 * 1024
 MAX_INTEGER = 2**63 - 1
 """Larger ones are no longer numbers to most readers of JSON."""
 
+MESSAGE_CHARACTERS = 2_000
+
 _CUT_OFF = {"[...]", "{...}", "(...)", "set(...)", "<deeply nested>"}
 """What the interpreter puts in the place of a container that holds itself, or that is too deep to be handed over."""
 
@@ -48,6 +50,11 @@ def plain_each(values: Mapping[str, Any]) -> dict[str, Json]:
 def plain_text(text: str) -> str:
     """`text` without NUL, and with U+FFFD for lone surrogates."""
     return clean_text(text.replace("\0", ""))
+
+
+def bounded_text(message: str) -> str:
+    """The beginning of a message, as far as anybody would read it, as plain text."""
+    return plain_text(message[:MESSAGE_CHARACTERS])
 
 
 class _Walk:

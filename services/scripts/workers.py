@@ -6,7 +6,7 @@ import shutil
 import sysconfig
 import tempfile
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +14,7 @@ from pydantic_monty import AsyncMonty, AsyncMontySession, ResourceLimits
 
 from services.errors import ServerError, ShuttingDown
 from services.hardening import Hardening, Program, harden
+from services.scripts.places import Hurry, Places
 
 GRACE = 0.1
 """Seconds past its time limit after which a process that does not stop by itself is killed."""
@@ -47,9 +48,13 @@ class InterpreterMissing(ServerError):
 class Workers:
     """A pool of processes, started when the first one is needed. `async with` ends all of them, and soon."""
 
-    def __init__(self, *, max_processes: int, answer_within: float | None = None) -> None:
-        """`answer_within`: seconds after which a process that says nothing is killed, whatever its limits."""
-        self._max_processes = max_processes
+    def __init__(self, *, places: int, in_a_hurry: int = 0, answer_within: float | None = None) -> None:
+        """`in_a_hurry`: processes for those who need no place.
+
+        `answer_within`: seconds after which a process that says nothing is killed, whatever its limits.
+        """
+        self._places = Places(places)
+        self._max_processes = places + in_a_hurry
         self._answer_within = answer_within
         self._shelter = _Once(self._build)
         self._pool = _Once(self._open)
@@ -87,8 +92,12 @@ class Workers:
         await self._pool.get()
         return await self.harden()
 
+    def place(self, hurry: Hurry | None = None) -> AbstractAsyncContextManager[None]:
+        """Among those who may have a session, to be waited for with `async with`."""
+        return self._places.taken(hurry)
+
     async def session(self, limits: ResourceLimits, *, stubs: str | None = None) -> AsyncMontySession:
-        """A fresh interpreter, to be entered with `async with`, which waits for a free process.
+        """A fresh interpreter for who has a place, to be entered with `async with`.
 
         Leaving it by an exception in mid-script kills the process. With `stubs`, what is fed is checked first against
         these declarations.

@@ -2,13 +2,17 @@
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import orjson
 
 from db.ids import LOCAL_OWNER
+from db.pool import Database
 from services.chat import Send
+from tests.fakes.openai_server import OpenAIFake
 from tests.integration.prompt.conftest import Studio, events
-from tests.integration.runs.conftest import read_until
+from tests.integration.runs.conftest import open_replica, read_until
 
 
 def states(trace) -> dict[str, str]:
@@ -136,3 +140,25 @@ async def test_many_sessions_compose_side_by_side(studio: Studio):
     sessions = [await studio.session("@m0 @m1 @m2 @m3 @m4") for _ in range(10)]
     await asyncio.gather(*(studio.say(session, "x") for session in sessions))
     assert {studio.system_prompt(request) for request in range(10)} == {"0 1 2 3 4"}
+
+
+async def test_one_place_for_scripts_is_enough_for_many_sessions_with_modules_that_run_each_other(
+    database_url: str, model: OpenAIFake
+):
+    async with one_place(database_url, model) as studio:
+        await studio.module("outer", script='ctx.set_output("t", "<" + ctx.run_module("inner") + ">")')
+        await studio.module("inner", script='ctx.set_output("t", ctx.run_module("core").upper())')
+        await studio.module("core", script='ctx.set_output("t", "core")')
+        sessions = [await studio.session(template) for template in ("@outer @core", "@core @inner @outer") * 5]
+        await asyncio.gather(*(studio.say(session, "x") for session in sessions))
+        prompts = sorted(str(studio.system_prompt(request)) for request in range(10))
+    assert prompts == ["<CORE> core"] * 5 + ["core CORE <CORE>"] * 5
+
+
+@asynccontextmanager
+async def one_place(database_url: str, model: OpenAIFake) -> AsyncGenerator[Studio, None]:
+    """A studio in which one script runs at a time."""
+    async with open_replica(database_url, model, sandbox={"workers": 1}) as services:
+        database = await Database.connect(database_url, size=2)
+        yield Studio(database, services, model)
+        await database.close()

@@ -1,5 +1,6 @@
 """A script is checked before it is saved: against the interpreter's Python, and against the declaration of ctx."""
 
+import asyncio
 import time
 
 import pytest
@@ -126,3 +127,10 @@ async def test_the_checker_s_processes_end_with_it() -> None:
     async with ScriptChecker() as checker:
         await checker.check("x = 1")
     assert workers() <= others
+
+
+async def test_many_scripts_at_once_wait_for_each_other_and_none_is_called_too_complicated(
+    checker: ScriptChecker,
+) -> None:
+    found = await asyncio.gather(*(checker.check(f"ctx.log({number})\nx: int = 'no'") for number in range(40)))
+    assert [[(problem.line, problem.column) for problem in problems] for problems in found] == [[(2, 10)]] * 40
