@@ -58,7 +58,8 @@ def verdict(words: Words, tool: Nature) -> Verdict:
     if said is not None:
         return Verdict(said, "You want to be asked about this tool." if said == "ask" else "")
     if tool.operator is not None:
-        return Verdict(tool.operator, "The operator wants this tool to be asked about.")
+        reason = "The operator wants this tool to be asked about." if tool.operator == "ask" else ""
+        return Verdict(tool.operator, reason)
     return Verdict("ask", "The tool says that it can destroy things.") if tool.destructive else Verdict("auto")
 
 
