@@ -34,6 +34,7 @@ from db.stores.tool_calls import ToolCallStore
 from db.stores.users import UserStore
 from services.casting import CastingOffice
 from services.chat import ChatLimits, ChatService
+from services.compactor import Compactor, SummarySettings
 from services.context.tokens import TokenCounter
 from services.conversation import ContextLimits, Conversations
 from services.documents.reader import DocumentReader, ReaderLimits
@@ -54,6 +55,7 @@ from services.providers.registry import Providers, ProviderSettings
 from services.questions import Questions
 from services.readings import Readings
 from services.replies import ReplyService
+from services.roomkeeper import Roomkeeper
 from services.runs.afterwork import Afterwork, Responder
 from services.runs.engine import RunEngine
 from services.runs.feed import Feeds
@@ -141,10 +143,15 @@ async def open_services(
     files = await _open_files(settings, FileStore(database), tokens, stack)
     casting = CastingOffice(sessions, personas, providers)
     prompts = await open_prompts(database, providers, tokens, casting, settings.sandbox, stack)
+    context = ContextStore(database)
+    compactor = Compactor(context, tokens, providers, journal, _summary_settings(settings))
     replica_id = ReplicaId(new_id())
     afterwork = Afterwork(
         responder=responder or prompts.after,
-        jobs=[Titles(sessions, messages, providers, journal, _title_settings(settings))],
+        jobs=[
+            Titles(sessions, messages, providers, journal, _title_settings(settings)),
+            Roomkeeper(casting, compactor, compact_at=settings.context.compact_at),
+        ],
         store=PostResponseStore(database, lease_seconds=settings.timeouts.lease),
         events=events,
         journal=journal,
@@ -166,7 +173,7 @@ async def open_services(
         retention_seconds=settings.journal.retention_hours * 3600,
         reply_bytes=settings.limits.reply_bytes,
     )
-    conversations = Conversations(ContextStore(database), tokens, _context_limits(settings))
+    conversations = Conversations(context, tokens, compactor, _context_limits(settings))
     tooling = make_tooling(settings, database, pool, prompts.on_demand, conversations, tokens, decisions)
     chat = ChatService(
         casting=casting,
@@ -279,7 +286,13 @@ def _title_settings(settings: Settings) -> TitleSettings:
 
 
 def _context_limits(settings: Settings) -> ContextLimits:
-    return ContextLimits(settings.context.default_window, settings.context.reply_tokens)
+    context = settings.context
+    return ContextLimits(context.default_window, context.reply_tokens, context.compact_at)
+
+
+def _summary_settings(settings: Settings) -> SummarySettings:
+    context = settings.context
+    return SummarySettings(context.summary_connection, context.summary_model, settings.timeouts.summary)
 
 
 def _image_limits(settings: Settings) -> ImageLimits:

@@ -157,6 +157,8 @@ class Timeouts(_Group):
     """A whole reply, tools included."""
     reading: Seconds = 30
     """For a document to be read or a picture to be painted."""
+    summary: Seconds = 60
+    """For a model to summarize older messages; after that they are left out without a summary."""
     lease: Seconds = 8
     """After this silence another process finishes what a dead one had begun."""
     authenticate: Seconds = 10
@@ -199,6 +201,12 @@ class Context(_Group):
     """Tokens that a model is taken to hold if its server does not say."""
     reply_tokens: PositiveInt = 1024
     """Tokens kept free for the reply."""
+    compact_at: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """From which share of the window on (without the room for the reply) older messages are summarized."""
+    summary_connection: str | None = None
+    """Which model server summarizes; otherwise the one that answers."""
+    summary_model: str | None = None
+    """Which model summarizes; otherwise the one that answers, or the first of that server."""
 
 
 class SandboxLimits(_Group):

@@ -244,6 +244,8 @@ class RunRecord:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    context: dict[str, Any] | None = None
+    """What filled the model's window, once that is known."""
 
 
 @dataclass(frozen=True, slots=True)

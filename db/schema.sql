@@ -69,6 +69,8 @@ CREATE TABLE persona_modules (
 );
 CREATE INDEX persona_modules_by_module ON persona_modules (module_id);
 
+-- `context_version` grows whenever what was said is changed afterwards: a summary of what is no longer true must not be
+-- stored.
 CREATE TABLE sessions (
     id uuid PRIMARY KEY,
     owner_id uuid NOT NULL REFERENCES users ON DELETE CASCADE,
@@ -84,7 +86,8 @@ CREATE TABLE sessions (
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     title_is_given boolean NOT NULL DEFAULT false,
-    tools jsonb NOT NULL DEFAULT '{}'
+    tools jsonb NOT NULL DEFAULT '{}',
+    context_version bigint NOT NULL DEFAULT 0
 );
 CREATE INDEX sessions_by_owner ON sessions (owner_id, id DESC);
 CREATE INDEX sessions_by_persona ON sessions (persona_id, id DESC);
@@ -115,6 +118,7 @@ CREATE TABLE events (
     PRIMARY KEY (session_id, seq)
 );
 
+-- `context` tells what filled the model's window, in tokens.
 CREATE TABLE runs (
     id uuid PRIMARY KEY,
     session_id uuid NOT NULL REFERENCES sessions ON DELETE CASCADE,
@@ -134,6 +138,7 @@ CREATE TABLE runs (
     created_at timestamptz NOT NULL DEFAULT now(),
     started_at timestamptz,
     finished_at timestamptz,
+    context jsonb,
     UNIQUE (session_id, client_message_id)
 );
 CREATE UNIQUE INDEX runs_one_running ON runs (session_id) WHERE state = 'running';
@@ -274,6 +279,16 @@ CREATE TABLE context_summaries (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX context_summaries_by_session ON context_summaries (session_id);
+
+-- How much more a model's server counts than we do, as far as it has told.
+CREATE TABLE context_calibrations (
+    owner_id uuid NOT NULL REFERENCES users ON DELETE CASCADE,
+    connection text NOT NULL,
+    model text NOT NULL,
+    factor real NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (owner_id, connection, model)
+);
 
 -- What scripts remember from one turn of a session to the next.
 CREATE TABLE module_variables (

@@ -5,7 +5,7 @@ import hashlib
 import logging
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -352,6 +352,7 @@ class ChatService:
         phase = run.phase
         closed = await self._books.close(run) if run.in_context is not None and not outcome.is_good else []
         run.phase = phase
+        run.reply_tokens = await self._tokens.count(run.draft.text)
         post_response = outcome.is_good and self._afterwork.wants(run)
         events = last_events(run, outcome, closed, post_response=post_response)
         at = timestamp()
@@ -365,6 +366,7 @@ class ChatService:
             run.timings(),
             post_response,
             self._afterwork.jobs_after(run) if outcome.is_good else (),
+            run.context and asdict(run.context),
         )
         await self._engine.close(run, ending)
 
@@ -380,7 +382,7 @@ class ChatService:
             draft.message_id,
             text,
             draft.parts,
-            await self._tokens.count(text),
+            run.reply_tokens,
             draft.provider,
             draft.model,
             context_rest=rest,

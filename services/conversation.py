@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from db.ids import MessageId
 from db.stores.context import ContextStore, Stretch
 from services.agent.runner import Given
-from services.agent.types import ModelMessage, ToolCall, ToolResultMessage, ToolSpec, Usage
+from services.agent.types import ModelMessage, ToolCall, ToolResultMessage, ToolSpec, Usage, total
 from services.casting import Casting
+from services.compactor import Compactor, Place
+from services.context.compaction import KEPT
 from services.context.items import (
     Group,
     Item,
@@ -17,10 +19,11 @@ from services.context.items import (
     mended,
     overhead_of,
     said_in,
-    summary_item,
     texts_of,
     unanswered,
 )
+from services.context.room import Room
+from services.context.summaries import summary_item
 from services.context.tokens import MESSAGE_OVERHEAD, TokenCounter
 from services.context.tools import ToolCosts
 from services.context.window import DoesNotFit, Window, fit
@@ -36,33 +39,20 @@ _SHRINK = 0.75
 
 @dataclass(frozen=True, slots=True)
 class ContextLimits:
-    """Numbers of the operator, in tokens."""
+    """Numbers of the operator: tokens, and the share of the room from which on older messages are summarized."""
 
     default_window: int
     reply_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What a model takes, and what goes with each of its calls. All in tokens."""
-
-    limit: int
-    reserve: int
-    prompt: int
-    tools: int
-
-    @property
-    def fixed(self) -> int:
-        """What is there before anybody has said anything."""
-        return self.prompt + self.tools
+    compact_at: float
 
 
 class Conversations:
     """Opens the conversations of runs."""
 
-    def __init__(self, store: ContextStore, tokens: TokenCounter, limits: ContextLimits) -> None:
+    def __init__(self, store: ContextStore, tokens: TokenCounter, compactor: Compactor, limits: ContextLimits) -> None:
         self._store = store
         self._tokens = tokens
+        self._compactor = compactor
         self._tool_costs = ToolCosts(tokens)
         self._limits = limits
 
@@ -71,32 +61,24 @@ class Conversations:
     ) -> "RunConversation":
         """The newest messages that fit the model's window beside prompt, tools and reply, with word of how full it is.
 
-        Raises `ContextTooLong`.
+        If something had to be left out, it is summarized first. Raises `ContextTooLong`.
         """
-        room = await self.room(casting, prompt, tools)
-        record = run.record
-        stretch = await self._store.newest(
-            record.session_id,
-            record.user_message_id,
-            token_budget=max(0, room.limit - room.fixed),
-            overhead=MESSAGE_OVERHEAD,
-        )
-        conversation = RunConversation(self._store, self._tokens, run, room, stretch)
+        room = await self._room(casting, prompt, tools)
+        conversation = await self._fitted(run, room)
+        if conversation.leaves_out:
+            record = run.record
+            place = Place(record.session_id, record.user_message_id, casting, room, record.request["turns"])
+            made = await self._compactor.before_a_call(place, keep_tokens=room.kept(KEPT))
+            if made is not None:
+                run.emit(made.event)
+                conversation = await self._fitted(run, room)
+                run.spent = total(run.spent, made.usage)
         if run.draft.message_id is not None:
             await conversation.resume(run.draft.message_id)
+            run.context = conversation.fullness()
         else:
-            run.emit(_usage(conversation.fitted(), room))
+            run.show_context(conversation.fullness())
         return conversation
-
-    async def room(self, casting: Casting, prompt: str, tools: Sequence[ToolSpec]) -> Room:
-        """What the model takes, and how much of it is taken already."""
-        limit = await casting.provider.context_window(casting.model, casting.controls) or self._limits.default_window
-        return Room(
-            limit,
-            casting.controls.get("max_tokens") or self._limits.reply_tokens,
-            await self._tokens.count_message(prompt) if prompt else 0,
-            await self._tool_costs.of(tools),
-        )
 
     async def resume(self, run: ActiveRun) -> None:
         """Learn how much of a reply that somebody else began stands in the context already."""
@@ -122,6 +104,25 @@ class Conversations:
             stored = [encode(item) for item in answers]
             await until_answered(lambda: self._store.add(run.claimed, message_id, len(items), stored))
 
+    async def _room(self, casting: Casting, prompt: str, tools: Sequence[ToolSpec]) -> Room:
+        limits = self._limits
+        return Room(
+            await casting.provider.context_window(casting.model, casting.controls) or limits.default_window,
+            casting.controls.get("max_tokens") or limits.reply_tokens,
+            await self._tokens.count_message(prompt) if prompt else 0,
+            await self._tool_costs.of(tools),
+            limits.compact_at,
+        )
+
+    async def _fitted(self, run: ActiveRun, room: Room) -> "RunConversation":
+        stretch = await self._store.newest(
+            run.record.session_id,
+            run.record.user_message_id,
+            token_budget=max(0, room.limit - room.fixed),
+            overhead=MESSAGE_OVERHEAD,
+        )
+        return RunConversation(self._store, self._tokens, run, room, stretch)
+
 
 class RunConversation:
     """The conversation of one run: what was said before it, and the reply as far as it has got."""
@@ -131,10 +132,16 @@ class RunConversation:
         self._tokens = tokens
         self._run = run
         self._room = room
-        self._summary = stretch.summary and summary_item(stretch.summary)
+        self._is_whole = stretch.is_whole
+        self._summary = summary_item(stretch.summary) if stretch.summary else None
         self._groups: Sequence[Group] = groups_of(stretch.messages)
         self._reply: list[Item] = []
         self._given: Window | None = None
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether there are older messages than those that fit. Raises `ContextTooLong`."""
+        return self.fitted().left_out > 0 or not self._is_whole
 
     @property
     def unanswered(self) -> tuple[ToolCall, ...]:
@@ -175,6 +182,19 @@ class RunConversation:
         """Take what is stored of this reply, which somebody else began."""
         self._take([decode(item) for item in await self._store.items(message_id)])
 
+    def fullness(self) -> ContextUsage:
+        """How full the window is, and of what. Raises `ContextTooLong`."""
+        room, window = self._room, self.fitted()
+        summary = window.summary.tokens if window.summary else 0
+        parts = {
+            "system": room.prompt,
+            "tools": room.tools,
+            "summary": summary,
+            "history": window.tokens - room.fixed - summary,
+            "reserve": window.reserve,
+        }
+        return ContextUsage(window.tokens, room.limit, room.threshold, parts)
+
     def fitted(self) -> Window:
         """What fits now. Raises `ContextTooLong`."""
         room = self._room
@@ -208,12 +228,6 @@ def _storable(message: ModelMessage) -> ModelMessage:
     if isinstance(message, ToolResultMessage):
         return replace(message, content=clean_text(message.content))
     return message
-
-
-def _usage(window: Window, room: Room) -> ContextUsage:
-    history = window.tokens - room.fixed - (window.summary.tokens if window.summary else 0)
-    parts = {"system": room.prompt, "history": history, "reserve": window.reserve}
-    return ContextUsage(window.tokens, room.limit, room.limit - window.reserve, parts)
 
 
 def _too_long(error: DoesNotFit, room: Room) -> ContextTooLong:

@@ -195,6 +195,19 @@ class ContextUsageFrame(RunEvent):
     parts: dict[str, int]
 
 
+class ContextCompactedFrame(SessionEvent):
+    """Older messages were replaced by a summary in what the model is given; the history keeps them.
+
+    `before` and `after` are tokens (estimates). It belongs to a run if it had to happen before that run's reply.
+    """
+
+    type: Literal["context_compacted"]
+    run_id: UUID | None = None
+    before: int
+    after: int
+    summarized_messages: int
+
+
 class AssistantStartFrame(RunEvent):
     """The model is being asked."""
 
@@ -339,6 +352,7 @@ ServerFrame = Annotated[
     | MessageAcceptedFrame
     | StageUpdateFrame
     | ContextUsageFrame
+    | ContextCompactedFrame
     | AssistantStartFrame
     | TextDeltaFrame
     | ThinkingDeltaFrame

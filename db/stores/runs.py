@@ -110,6 +110,7 @@ class Ending:
     """How a run ended, with the events that say so.
 
     With `post_response` there is more to be told of it later; `jobs` are what the service does for itself then.
+    `context` tells what filled the model's window.
     """
 
     events: Sequence[NewEvent]
@@ -120,6 +121,7 @@ class Ending:
     timings: dict[str, Any]
     post_response: bool = False
     jobs: Sequence[str] = ()
+    context: dict[str, Any] | None = None
 
     @property
     def leaves_work(self) -> bool:
@@ -584,6 +586,19 @@ class RunStore:
             )
         return record_or_none(RunRecord, row)
 
+    async def newest_with_context(self, session_id: SessionId, owner_id: UserId) -> RunRecord | None:
+        """The newest run of the owner's session of which is known what filled its window."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(
+                """
+                SELECT * FROM runs
+                WHERE session_id = $1 AND owner_id = $2 AND context IS NOT NULL ORDER BY first_seq DESC LIMIT 1
+                """,
+                session_id,
+                owner_id,
+            )
+        return record_or_none(RunRecord, row)
+
     async def messages_of(self, run: RunRecord) -> list[MessageRecord]:
         """The message that a run answers and its reply, as far as they are there."""
         async with self._database.connection() as connection:
@@ -668,7 +683,7 @@ async def _end(
             FROM head CROSS JOIN unnest($5::text[], $6::text[]) WITH ORDINALITY AS e (type, body, ordinal)
         ), ended AS (
             UPDATE runs r SET state = 'finished', finished_at = now(), finish_reason = $7, error = $8, usage = $9,
-                timings = $10, reply_message_id = $11, last_seq = head.last_seq
+                timings = $10, reply_message_id = $11, last_seq = head.last_seq, context = $22
             FROM head WHERE r.id = $2
             RETURNING r.id, r.session_id, r.owner_id, r.first_seq
         ), left_to_do AS (
@@ -719,6 +734,7 @@ async def _end(
         reply and reply.context_rest,
         reply and reply.stopped_by,
         list(ending.jobs),
+        ending.context,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, assert_never
 from uuid import UUID
 
-from db.records import ContextItemRecord, ContextMessage, ContextSummaryRecord, MessageRole
+from db.records import ContextItemRecord, ContextMessage, MessageRole
 from services.agent.types import ChatMessage, ModelMessage, ToolCall, ToolCallMessage, ToolResultMessage
 from services.context.repair import NOTE_FRAME, repaired
 from services.context.tokens import MESSAGE_OVERHEAD
@@ -51,11 +51,6 @@ def groups_of(messages: Sequence[ContextMessage]) -> list[Group]:
     """What the model is told of these messages, legal for any provider. Those that say nothing are not there."""
     groups = (Group(message.id, message.role, _items_of(message)) for message in messages)
     return [group for group in groups if group.items]
-
-
-def summary_item(summary: ContextSummaryRecord) -> Item:
-    """What stands in the window for everything before it; its text already says what it is."""
-    return Item(ChatMessage("user", summary.text), summary.token_count)
 
 
 def encode(item: Item) -> ContextItemRecord:

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 
 from services.agent.agent import Agent
+from services.agent.collected import Collected
 from services.agent.runner import Runner, Spoken
 from services.agent.types import ChatMessage
-from services.errors import ReplyTooLong
 from services.prompt.view import TurnView
 from services.providers.base import Provider
 from services.providers.controls import validate_controls
 from services.providers.registry import Providers
-from services.runs.events import RefusalDelta, RunEvent, TextDelta
 from services.scripts.types import ScriptFault
 from services.scripts.values import Json
 
@@ -75,44 +74,10 @@ class AiFunctions:
         if provider.kind == "demo":
             # What it says is meant for people; in a prompt it would pass for a model's words.
             raise ScriptFault("no model is connected, and the demo does not answer scripts")
-        answer = _Answer()
+        answer = Collected(ANSWER_BYTES)
         result = await Runner(provider).run(agent, Spoken(message), answer)
         if result.usage is not None:
             self._view.spend(result.usage)
         if result.reason == "refusal":
-            raise ScriptFault(
-                f"the model refused: {''.join(answer.refusal)}" if answer.refusal else "the model refused"
-            )
-        return "".join(answer.text)
-
-
-class _Answer:
-    """Keeps the text of an answer, and nobody waits for it."""
-
-    def __init__(self) -> None:
-        self.text: list[str] = []
-        self.refusal: list[str] = []
-        self._bytes = 0
-
-    def emit(self, event: RunEvent) -> None:
-        """Keep what was said; raises `ReplyTooLong`."""
-        match event:
-            case TextDelta(text):
-                self._keep(self.text, text)
-            case RefusalDelta(text):
-                self._keep(self.refusal, text)
-            case _:
-                pass
-
-    @property
-    def is_full(self) -> bool:
-        return False
-
-    async def room(self) -> None:
-        return
-
-    def _keep(self, pieces: list[str], text: str) -> None:
-        self._bytes += len(text.encode())
-        if self._bytes > ANSWER_BYTES:
-            raise ReplyTooLong(limit=ANSWER_BYTES)
-        pieces.append(text)
+            raise ScriptFault(f"the model refused: {answer.refusal}" if answer.refusal else "the model refused")
+        return answer.text

@@ -15,6 +15,7 @@ from services.runs.clock import RunClock
 from services.runs.draft import Draft
 from services.runs.events import (
     ApprovalRequired,
+    ContextUsage,
     Phase,
     RefusalDelta,
     RunEvent,
@@ -57,6 +58,10 @@ class ActiveRun:
         self.clock = RunClock()
         self.spent: Usage | None = None
         """What was asked of models beside the reply itself."""
+        self.context: ContextUsage | None = None
+        """How full the model's window was before the reply."""
+        self.reply_tokens = 0
+        """What the reply has added to it, once it is over."""
         self._reply_bytes = reply_bytes
         self._log: RunLog | None = None
         self._task: asyncio.Task[None] | None = None
@@ -95,6 +100,16 @@ class ActiveRun:
             self.phase = self._phase_of_the_reply()
         if self.draft.size > self._reply_bytes:
             raise ReplyTooLong(limit=self._reply_bytes)
+
+    def show_context(self, usage: ContextUsage) -> None:
+        """Show how full the model's window is, and remember it."""
+        self.context = usage
+        self.emit(usage)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much has been said that room is to be made for what is to come."""
+        return self.context is not None and self.context.tokens + self.reply_tokens > self.context.threshold
 
     def store(self, work: Coroutine[Any, Any, None]) -> None:
         """Do `work` beside what follows. Until it is done nothing that was emitted is shown, nor the run closed."""

@@ -83,6 +83,16 @@ class ContextUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class ContextCompacted:
+    """Older messages were replaced in the context: `before` and `after` are tokens of the window (estimates)."""
+
+    type: ClassVar[str] = "context_compacted"
+    before: int
+    after: int
+    summarized_messages: int
+
+
+@dataclass(frozen=True, slots=True)
 class AssistantStart:
     """The model is being asked; what follows belongs to the reply `message_id`."""
 
@@ -225,6 +235,7 @@ RunEvent = (
     MessageAccepted
     | StageUpdate
     | ContextUsage
+    | ContextCompacted
     | AssistantStart
     | Delta
     | ToolStart

@@ -11,15 +11,18 @@ from api.assembly import Services
 from db.ids import LOCAL_OWNER, SessionId
 from db.pool import Database
 from db.stores.context import ContextStore
+from db.stores.events import EventStore
 from services.agent.types import ChatMessage, ToolCall, ToolCallMessage, ToolResultMessage
 from services.casting import Casting
 from services.chat import Send
+from services.compactor import Compactor, SummarySettings
 from services.context.items import BROKEN_OFF_NOTE, INTERRUPTED_NOTE, Item, encode
-from services.context.repair import UNKNOWN_OUTCOME
 from services.context.tokens import TokenCounter
 from services.conversation import ContextLimits, Conversations, RunConversation
 from services.errors import LeaseLost
 from services.runs.active import ActiveRun
+from services.runs.feed import Feeds
+from services.runs.journal import Journal
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Hang, Status, Text
 from tests.fakes.strict import complaints_about
@@ -31,11 +34,30 @@ FOUND = ToolResultMessage("call_1", "look", "a needle")
 
 
 @pytest.fixture
-async def store(database_url: str) -> AsyncGenerator[ContextStore, None]:
-    """The store behind the services."""
+async def database(database_url: str) -> AsyncGenerator[Database, None]:
+    """The database of the services, for stores of one's own."""
     database = await Database.connect(database_url, size=2)
-    yield ContextStore(database)
+    yield database
     await database.close()
+
+
+@pytest.fixture
+def store(database: Database) -> ContextStore:
+    """The store behind the services."""
+    return ContextStore(database)
+
+
+@pytest.fixture
+def conversations(database: Database, services: Services) -> Conversations:
+    """What opens conversations as the services do."""
+    return conversations_over(database, services)
+
+
+def conversations_over(database: Database, services: Services) -> Conversations:
+    events, tokens, store = EventStore(database), TokenCounter(), ContextStore(database)
+    journal = Journal(events, Feeds(events), lease_seconds=1, pending_characters=1_000)
+    compactor = Compactor(store, tokens, services.providers, journal, SummarySettings(None, None, 5))
+    return Conversations(store, tokens, compactor, ContextLimits(8192, 512, 0.8))
 
 
 async def streaming(
@@ -48,8 +70,7 @@ async def streaming(
     return services.engine.performing[0]
 
 
-async def conversation_of(run: ActiveRun, services: Services, store: ContextStore) -> RunConversation:
-    conversations = Conversations(store, TokenCounter(), ContextLimits(8192, 512))
+async def conversation_of(run: ActiveRun, services: Services, conversations: Conversations) -> RunConversation:
     casting = Casting(None, None, "You", services.providers.get("openai"), "fake-small", {})
     return await conversations.open(run, casting, "Be brief.")
 
@@ -66,10 +87,10 @@ async def told_next(services: Services, session_id: SessionId, model: OpenAIFake
 
 
 async def test_exchange_with_a_tool_is_told_again_in_the_next_turn(
-    services: Services, session_id: SessionId, model: OpenAIFake, store: ContextStore
+    services: Services, session_id: SessionId, model: OpenAIFake, conversations: Conversations
 ):
     run = await streaming(services, session_id, model)
-    conversation = await conversation_of(run, services, store)
+    conversation = await conversation_of(run, services, conversations)
     await conversation.add([LOOK])
     await conversation.add([FOUND])
     run.stop("user")
@@ -82,10 +103,10 @@ async def test_exchange_with_a_tool_is_told_again_in_the_next_turn(
 
 
 async def test_text_after_an_exchange_is_told_once(
-    services: Services, session_id: SessionId, model: OpenAIFake, store: ContextStore, database_url: str
+    services: Services, session_id: SessionId, model: OpenAIFake, database_url: str, conversations: Conversations
 ):
     run = await streaming(services, session_id, model, "Let me see. There it is.")
-    conversation = await conversation_of(run, services, store)
+    conversation = await conversation_of(run, services, conversations)
     await conversation.add([LOOK])
     await conversation.add([FOUND])
     run.stop("user")
@@ -105,16 +126,16 @@ async def test_text_after_an_exchange_is_told_once(
     assert spent["context_tokens"] > spent["items"] > spent["token_count"]
 
 
-async def test_call_without_result_is_told_to_be_unknown(
-    services: Services, session_id: SessionId, model: OpenAIFake, store: ContextStore
+async def test_call_that_was_never_made_is_told_as_such(
+    services: Services, session_id: SessionId, model: OpenAIFake, conversations: Conversations
 ):
     run = await streaming(services, session_id, model)
-    conversation = await conversation_of(run, services, store)
+    conversation = await conversation_of(run, services, conversations)
     await conversation.add([LOOK])
     run.stop("user")
 
     messages = await told_next(services, session_id, model)
-    assert messages[2]["content"] == UNKNOWN_OUTCOME
+    assert "Nothing was done" in messages[2]["content"]
 
 
 async def test_ordinary_turn_leaves_no_items(
@@ -130,10 +151,15 @@ async def test_ordinary_turn_leaves_no_items(
 
 
 async def test_what_a_run_adds_is_refused_when_its_session_belongs_to_another(
-    services: Services, session_id: SessionId, model: OpenAIFake, store: ContextStore, database_url: str
+    services: Services,
+    session_id: SessionId,
+    model: OpenAIFake,
+    store: ContextStore,
+    database_url: str,
+    conversations: Conversations,
 ):
     run = await streaming(services, session_id, model)
-    conversation = await conversation_of(run, services, store)
+    conversation = await conversation_of(run, services, conversations)
     connection = await asyncpg.connect(database_url)
     await connection.execute("UPDATE journals SET fence = fence + 1")
     await connection.close()
@@ -158,12 +184,12 @@ async def test_items_that_were_stored_without_an_answer_are_not_stored_twice(
 
 
 async def test_reply_whose_owner_died_keeps_its_items_and_says_that_it_broke_off(
-    database_url: str, model: OpenAIFake, store: ContextStore
+    database_url: str, model: OpenAIFake, database: Database
 ):
     async with open_replica(database_url, model) as dying:
         session_id = (await dying.sessions.create(LOCAL_OWNER)).id
         run = await streaming(dying, session_id, model, "Let me see. There")
-        conversation = await conversation_of(run, dying, store)
+        conversation = await conversation_of(run, dying, conversations_over(database, dying))
         await conversation.add([LOOK, FOUND])
         await run.log.room()
         async with dying.chat.attach(LOCAL_OWNER, session_id, after=0) as attachment:
@@ -177,12 +203,12 @@ async def test_reply_whose_owner_died_keeps_its_items_and_says_that_it_broke_off
 
 
 async def test_conversation_that_somebody_else_began_goes_on_from_its_items(
-    services: Services, session_id: SessionId, model: OpenAIFake, store: ContextStore
+    services: Services, session_id: SessionId, model: OpenAIFake, store: ContextStore, conversations: Conversations
 ):
     run = await streaming(services, session_id, model)
-    await (await conversation_of(run, services, store)).add([LOOK, FOUND])
+    await (await conversation_of(run, services, conversations)).add([LOOK, FOUND])
 
-    again = await conversation_of(run, services, store)
+    again = await conversation_of(run, services, conversations)
     await again.add([ChatMessage("user", "And quickly.")])
 
     assert run.draft.message_id
@@ -193,13 +219,13 @@ async def test_conversation_that_somebody_else_began_goes_on_from_its_items(
 
 
 async def test_model_that_finds_it_too_long_is_given_less_until_nothing_can_go(
-    services: Services, session_id: SessionId, model: OpenAIFake, store: ContextStore
+    services: Services, session_id: SessionId, model: OpenAIFake, conversations: Conversations
 ):
     for _ in range(3):
         model.reply("word " * 500)
         await told_next(services, session_id, model)
     run = await streaming(services, session_id, model)
-    conversation = await conversation_of(run, services, store)
+    conversation = await conversation_of(run, services, conversations)
     lengths = [len((await conversation.window()).messages)]
     async with asyncio.timeout(5):
         while await conversation.shrink():

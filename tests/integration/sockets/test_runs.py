@@ -197,8 +197,10 @@ async def test_context_usage_never_exceeds_the_models_limit(model: OpenAIFake, o
             for i in range(6):
                 usage = one(await socket.reply(f"{i} " + "word " * 60), "context_usage")
                 assert usage["limit"] == 512
-                assert usage["tokens"] <= usage["threshold"] <= 412
-                assert sum(usage["parts"][part] for part in ("system", "history")) == usage["tokens"]
+                assert usage["tokens"] + usage["parts"]["reserve"] <= 512
+                assert usage["threshold"] == int(412 * 0.8)
+                filled = sum(tokens for part, tokens in usage["parts"].items() if part != "reserve")
+                assert filled == usage["tokens"]
             newest = (await model.request(5)).body["messages"]
             assert newest[-1]["content"].startswith("5 ")
             assert not any(message["content"].startswith("0 ") for message in newest)
