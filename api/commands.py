@@ -16,8 +16,9 @@ try:
 except ImportError:  # not made for this system
     new_event_loop = None
 
-# They write whole addresses and ids of other services' sessions, in which there may be keys.
-_TALKATIVE = ("httpx2", "httpcore2", "mcp")
+# They write whole addresses and ids of other services' sessions, in which there may be keys; and whatever a tool server
+# sends that they do not understand, as often as it does. The pool of tool servers says what went wrong.
+_QUIET = {"httpx2": logging.WARNING, "httpcore2": logging.WARNING, "mcp": logging.CRITICAL, "client": logging.CRITICAL}
 _USAGE = "usage: python -m api [migrate]"
 
 
@@ -32,8 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     except BadSettings as problems:
         return _complain(f"Settings that cannot be used (from the environment or .env):\n{problems}", 2)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, level in _QUIET.items():
+        logging.getLogger(name).setLevel(level)
     return _run(command, settings)
 
 

@@ -29,8 +29,8 @@ from services.mcp.types import McpLimits, McpTool, OnProgress, ToolOutcome
 
 _ACKNOWLEDGE_SECONDS = 2.0
 """For a server to confirm that it will tell of changes."""
-_RELIST_SECONDS = 1.0
-"""Between two looks at a server's tools, however often it says that they have changed."""
+_LOOKS = 5.0
+"""At a server's tools when it says that they have changed: so many at once, and one in a second."""
 
 _ANSWER: Final[TypeAdapter[spoken.CallToolResult | spoken.InputRequiredResult]] = TypeAdapter(
     spoken.CallToolResult | spoken.InputRequiredResult
@@ -56,9 +56,11 @@ class Connection:
         self._stopping = False
         self._wake = asyncio.Event()
         self._fresh = asyncio.Event()
+        self._has_changed = False
         self._is_suspect = False
         self._ended_by_itself = False
         self._looked = 0.0
+        self._looks_left = _LOOKS
         self._stdio: StdioTransport | None = None
         self.task = asyncio.create_task(self._live(), name=f"tool server {server.name}")
 
@@ -189,6 +191,7 @@ class Connection:
             self._tools_changed()
 
     def _tools_changed(self) -> None:
+        self._has_changed = True
         self._fresh.clear()
         self._wake.set()
 
@@ -204,8 +207,9 @@ class Connection:
         """When the server is to be looked at again, in the loop's time."""
         if self._is_suspect:
             return 0
-        # However often it says that its tools have changed, it is looked at once in a while.
-        return self._looked + (self._limits.probe_seconds if self.is_fresh else _RELIST_SECONDS)
+        if self.is_fresh:
+            return self._looked + self._limits.probe_seconds
+        return self._looked + max(0.0, 1.0 - self._looks_left)
 
     async def _doze(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -224,9 +228,13 @@ class Connection:
 
     async def _look(self, client: Client) -> None:
         """Read the list of tools anew, which is also a sign of life."""
-        self._fresh.set()  # what changes from here on may not be in the list
+        self._has_changed = False  # what changes from here on may not be in the list
         self.tools = await self._catalog.read(client)
-        self._looked = asyncio.get_running_loop().time()
+        if not self._has_changed:
+            self._fresh.set()
+        now = asyncio.get_running_loop().time()
+        self._looks_left = min(_LOOKS, self._looks_left + now - self._looked) - 1
+        self._looked = now
 
     @contextlib.asynccontextmanager
     async def _listening(self, client: Client) -> AsyncGenerator[None, None]:

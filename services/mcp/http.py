@@ -17,7 +17,7 @@ from services.mcp.wire import TOO_LARGE, UNREACHABLE, bounded, is_too_complex, t
 _CONNECT_SECONDS = 10.0
 _FAREWELL_SECONDS = 2.0
 _NOTICE_SECONDS = 5.0
-_STREAM_FACTOR: Final = 4
+_STREAM_FACTOR: Final = 2
 """A stream of events may be longer than one message: it has notices of progress too."""
 
 

@@ -25,7 +25,10 @@ _HEALTHY_SECONDS: Final = 30.0
 _TIMEOUTS_IN_A_ROW: Final = 3
 """After so many a server is closed, even if it still says that it is alive."""
 _CLOSE_SECONDS: Final = 8.0
-_FRESH_SECONDS: Final = 2.0
+_FRESH_SECONDS: Final = 1.0
+"""For a list to be read again that is said to have changed; after that the old one has to do."""
+_LITTLE_PATIENCE: Final = 0.2
+"""For servers that keep failing: not everybody is to wait for each of their starts."""
 
 
 class Instance:
@@ -74,14 +77,19 @@ class Instance:
         return bool(self._connection or self._ending)
 
     @property
+    def is_needed(self) -> bool:
+        """Whether somebody waits for it now."""
+        return self._users > 0
+
+    @property
     def idle_seconds(self) -> float:
         """How long nobody has needed it; 0 while somebody does."""
-        return 0.0 if self._users else self._now() - self._used
+        return 0.0 if self.is_needed else self._now() - self._used
 
     async def list_tools(self, patience: float) -> tuple[McpTool, ...]:
         """Its tools; without any waiting while it runs. Raises `ToolUnavailable`."""
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(patience if self._failures <= 1 else min(patience, _LITTLE_PATIENCE)):
                 connection = await self._ready()
         except TimeoutError:
             raise ToolUnavailable(unusable(self.server.name, "it is still starting")) from None

@@ -31,9 +31,8 @@ def outcome_of(result: CallToolResult, *, longest: int) -> ToolOutcome:
     text = "\n".join(line for block in blocks if (line := _line(block)) is not None)
     if not text and result.structured_content is not None:
         text = orjson.dumps(result.structured_content).decode()
-    text = clean_text(text)
-    is_error = bool(result.is_error)
-    return ToolOutcome(text[:longest], is_error=is_error, truncated=len(text) > longest, images=images)
+    is_truncated = len(text) > longest
+    return ToolOutcome(clean_text(text[:longest]), bool(result.is_error), is_truncated, images)
 
 
 def _line(block: ContentBlock) -> str | None:

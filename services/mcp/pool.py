@@ -125,10 +125,10 @@ class McpPool:
         apart = [key for key in self._instances if key[1] is not None]
         if len(apart) < self._limits.copies:
             return
-        longest = max(apart, key=lambda key: self._instances[key].idle_seconds)
-        if not self._instances[longest].idle_seconds:
+        idle = [key for key in apart if not self._instances[key].is_needed]
+        if not idle:
             raise ToolUnavailable(unusable(name, "too many tool servers are at work just now"), server=name)
-        self._end(longest)
+        self._end(max(idle, key=lambda key: self._instances[key].idle_seconds))
 
     async def _sweep(self) -> None:
         """Stop copies that nobody has needed for long; shared ones stay."""

@@ -29,14 +29,13 @@ GARBLED: Final = "it sent something that is not in its own protocol"
 
 _MOST_NODES = 50_000
 """Objects and lists in one message. Making a million empty ones takes seconds, in which nothing else happens."""
-_MOST_BLOCKS = 256
-"""Parts of one result, each of which is checked by itself."""
+_MOST_PARTS = 256
+"""Parts of one result, or tools on one page of a list: each of them is checked by itself."""
 
 # Where nothing but the request's id can stand: before a result, or at the very end.
 _ID_FIRST = re.compile(rb'^\s*\{[^{\[]{0,128}?"id"\s*:\s*(\d{1,18}|"[^"\\]{0,128}")')
 _ID_LAST = re.compile(rb'"id"\s*:\s*(\d{1,18}|"[^"\\]{0,128}")\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
 _ENDS = 512
-_NOISE = (b'"notifications/progress"', b'"notifications/message"')
 
 # Halves of surrogate pairs without the other, which are no Unicode though JSON can write them.
 _LONE_HIGH = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
@@ -71,9 +70,9 @@ def bounded(message: SessionMessage) -> SessionMessage:
         result = message.message.result
         blocks, tools = result.get("content"), result.get("tools")
         if isinstance(blocks, list):
-            result["content"] = cast("list[object]", blocks)[:_MOST_BLOCKS]
+            result["content"] = cast("list[object]", blocks)[:_MOST_PARTS]
         if isinstance(tools, list):
-            result["tools"] = plain_tools(cast("list[object]", tools))
+            result["tools"] = plain_tools(cast("list[object]", tools)[:_MOST_PARTS])
     return message
 
 
@@ -112,7 +111,7 @@ def _refusal(head: bytes, tail: bytes, code: int, words: str) -> SessionMessage 
 
 
 class NoiseGuard:
-    """Lets so many notices of progress and log lines through in a second, and no more; it does not parse them."""
+    """Lets so many notices and requests of a server through in a second, and no more; it does not parse them."""
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
@@ -120,9 +119,9 @@ class NoiseGuard:
         self._looked = time.monotonic()
 
     def refuses(self, line: bytes) -> bool:
-        """Whether the line is one notice too many."""
-        head = line[:256]
-        if not any(noise in head for noise in _NOISE):
+        """Whether the line is one too many, and no answer."""
+        head = line[:_ENDS]
+        if b'"method"' not in head or b'"result"' in head or b'"error"' in head:
             return False
         now = time.monotonic()
         self._left = min(self._per_second, self._left + (now - self._looked) * self._per_second)

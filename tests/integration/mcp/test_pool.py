@@ -94,13 +94,33 @@ async def _has_newcomer(caller: Caller) -> bool:
     return "newcomer" in await caller.tool_names()
 
 
+async def test_a_change_that_has_been_told_is_in_the_very_next_list(hostile: Hostile) -> None:
+    async with pooled(hostile()) as caller:
+        await caller.tool_names()
+        await caller.call("change")
+        await caller.call("echo")  # by now the notice has been heard
+
+        assert "newcomer" in await caller.tool_names()
+
+
+async def test_nobody_waits_long_for_a_server_that_keeps_failing(hostile: Hostile) -> None:
+    async with pooled(hostile("silent"), start_seconds=0.5, wait_seconds=30) as caller:
+        await eventually(lambda: _says(caller, "still starting"), 30)
+
+        assert caller.pool.servers()[0].state in ("starting", "failing")
+
+
+async def _says(caller: Caller, words: str) -> bool:
+    return words in await caller.unavailable()
+
+
 async def test_a_server_that_cries_wolf_is_asked_once_in_a_while(hostile: Hostile) -> None:
     async with pooled(hostile()) as caller:
         await caller.tool_names()
         await caller.call("change", times=1_000)
         await eventually(lambda: _has_newcomer(caller))
 
-        assert int(await caller.call("lists")) <= 4
+        assert int(await caller.call("lists")) <= 8
 
 
 @pytest.mark.parametrize(("trusted", "approval"), [(True, None), (False, "ask")])

@@ -102,7 +102,7 @@ def test_a_request_that_is_too_large_is_no_answer_to_anybody() -> None:
 def test_a_flood_of_notices_is_thinned_out_and_answers_are_not() -> None:
     guard = NoiseGuard(per_second=10)
     notice = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{}}'
-    answer = b'{"jsonrpc":"2.0","id":1,"result":{"text":"' + b"x" * 300 + b'\\"notifications/progress\\""}}'
+    answer = b'{"jsonrpc":"2.0","id":1,"result":{"method":"notifications/progress"}}'
 
     passed = [not guard.refuses(notice) for _ in range(10_000)]
 
