@@ -110,11 +110,13 @@ class RunLog:
         return self._pending.take()
 
     def begin_flush(self) -> list[Event]:
-        """For the writer: what waits, to be followed by `end_flush`. Nothing while the log is held or closed."""
+        """For the writer: what waits, nothing if the log is held or closed. Else `end_flush` is to follow."""
         if not self.is_open or not (self._awaited is None or self._awaited.done()):
             return []
-        self._in_flight = asyncio.get_running_loop().create_future()
         events = self._pending.take()
+        if not events:
+            return []
+        self._in_flight = asyncio.get_running_loop().create_future()
         if self._room is not None:
             self._room.set_result(None)
             self._room = None

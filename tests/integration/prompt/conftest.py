@@ -54,6 +54,7 @@ class Studio:
             "refers_to": list(parse(fields.get("content", "")).references),
             "requires_ai": bool(script) and analysis.requires_ai,
             "analysis": {"references": list(analysis.references)} if script else None,
+            "timeout_ms": 30_000,  # a slow machine is not what is tested
         }
         return await self._modules.create(ModuleId(new_id()), LOCAL_OWNER, {"name": name, **computed, **fields})
 

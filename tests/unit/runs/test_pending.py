@@ -1,5 +1,6 @@
 """What waits for the writer: neighbours become one, and nothing else changes."""
 
+import asyncio
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
@@ -135,3 +136,40 @@ async def test_a_log_whose_lease_is_lost_takes_nothing_more_and_says_so():
     log.append(TextDelta("two"))
     assert lost == ["lost"]
     assert log.begin_flush() == []
+
+
+async def test_a_held_log_is_written_only_when_that_which_it_waits_for_has_ended():
+    log, dirty, _ = log_of()
+    awaited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    log.append(TextDelta("one"))
+    log.hold(awaited)
+    assert log.begin_flush() == []
+    log.append(TextDelta("two"))
+    dirty.clear()
+    awaited.set_exception(RuntimeError("it went wrong"))
+    await asyncio.sleep(0)
+    assert dirty == [True], "the writer was told"
+    assert log.begin_flush() == [TextDelta("onetwo")]
+
+
+async def test_a_writer_that_finds_nothing_is_not_waited_for():
+    log, _, _ = log_of()
+    awaited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    log.hold(awaited)
+    awaited.set_result(None)
+    await asyncio.sleep(0)
+    assert log.begin_flush() == []
+    async with asyncio.timeout(5):
+        assert await log.close() == []
+
+
+async def test_a_held_log_is_closed_only_when_that_which_it_waits_for_has_ended():
+    log, _, _ = log_of()
+    awaited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    log.hold(awaited)
+    log.append(TextDelta("one"))
+    closing = asyncio.create_task(log.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    awaited.set_result(None)
+    assert await closing == [TextDelta("one")]
