@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from services.agent.types import ModelEvent
+from services.agent.types import ModelEvent, ToolCall
 from services.errors import ProviderError
 from services.providers.base import ProviderTimeouts
 from services.providers.patience import Patience
@@ -21,6 +21,10 @@ class Reader(Protocol):
 
     def feed(self, value: object, /) -> Sequence[ModelEvent]:
         """The events in `value`."""
+        ...
+
+    def ended(self, calls: Sequence[ToolCall], /) -> None:
+        """The answer is whole, with these calls in it."""
         ...
 
 
@@ -55,5 +59,7 @@ async def read_answer(
         if not reply.finish:
             error.details.setdefault("provider", provider)
             raise
-    for event in reply.end(provider):
+    last = reply.end(provider)
+    reader.ended([event for event in last if isinstance(event, ToolCall)])
+    for event in last:
         yield event

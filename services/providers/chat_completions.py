@@ -25,6 +25,9 @@ from services.providers.faults import Complaints
 from services.providers.loose import count, items, mapping, words
 from services.providers.pictures import REFUSED, without_pictures
 from services.providers.reply import NOTHING, Reply
+from services.providers.text import clean_text
+from services.providers.thoughts import Thought, Thoughts, newest_turn
+from services.providers.tools import TOOLS_REFUSED
 
 # Sent under their own names.
 _PLAIN: Final = (
@@ -53,18 +56,21 @@ class ChatCompletions:
     niceties: Final[Mapping[str, re.Pattern[str]]] = {
         "usage": re.compile(r"stream_options|include_usage"),
         "pictures": REFUSED,
+        "tools": TOOLS_REFUSED,
+        "thoughts": re.compile(r"\breasoning(_content)?\b"),
     }
 
     def __init__(self, *, own: bool) -> None:
         self.controls = _OPENAI_CONTROLS if own else _COMPATIBLE_CONTROLS
         # OpenAI has renamed the field, and its reasoning models know only the new name; others mostly the old.
         self._max_tokens = "max_completion_tokens" if own else "max_tokens"
+        self._thoughts = Thoughts()
 
     def body(self, request: ModelRequest, without: Collection[str]) -> dict[str, Any]:
         """The JSON of the request, without the niceties that the server has refused."""
         controls = request.controls
         messages = without_pictures(request.messages) if "pictures" in without else request.messages
-        body: dict[str, Any] = {"model": request.model, "messages": [_message(message) for message in messages]}
+        body: dict[str, Any] = {"model": request.model, "messages": self._messages(messages, without)}
         body["stream"] = True
         if "usage" not in without:
             body["stream_options"] = {"include_usage": True}
@@ -76,7 +82,7 @@ class ChatCompletions:
         if "thinking" in controls:
             # What vLLM, SGLang and llama.cpp hand to the model's template.
             body["chat_template_kwargs"] = {"enable_thinking": bool(controls["thinking"])}
-        if request.tools:
+        if request.tools and "tools" not in without:
             body["tools"] = [_tool(tool) for tool in request.tools]
             if "tool_choice" in controls:
                 body["tool_choice"] = _tool_choice(controls["tool_choice"])
@@ -87,16 +93,34 @@ class ChatCompletions:
 
     def reader(self, complaints: Complaints) -> "ChatCompletionsReader":
         """A reader for one answer. The client itself raises the protocol's complaints."""
-        return ChatCompletionsReader()
+        return ChatCompletionsReader(self._thoughts)
+
+    def _messages(self, messages: Sequence[ModelMessage], without: Collection[str]) -> list[dict[str, Any]]:
+        """The messages; calls of the turn under way with what was thought before them, where the server told that."""
+        written = [_message(message) for message in messages]
+        for at in range(newest_turn(messages), len(messages)) if "thoughts" not in without else ():
+            message = messages[at]
+            if isinstance(message, ToolCallMessage) and (thought := self._thoughts.before(message.calls)):
+                written[at][thought.field] = thought.text
+        return written
 
 
 class ChatCompletionsReader:
     """Reads the chunks of one answer."""
 
-    __slots__ = ("reply",)
+    __slots__ = ("_field", "_thought", "_thoughts", "reply")
 
-    def __init__(self) -> None:
+    def __init__(self, thoughts: Thoughts) -> None:
         self.reply = Reply()
+        self._thoughts = thoughts
+        self._thought: list[str] = []
+        self._field = ""
+
+    def ended(self, calls: Sequence[ToolCall]) -> None:
+        """Remember what the model thought before these calls."""
+        if calls and self._thought:
+            thought = Thought(self._field, clean_text("".join(self._thought)))
+            self._thoughts.remember([call.id for call in calls], thought)
 
     def feed(self, chunk: object) -> Sequence[ModelEvent]:
         """The events in `chunk`."""
@@ -121,8 +145,12 @@ class ChatCompletionsReader:
             return self.reply.text(content)
         events: list[ModelEvent] = []
         # Servers that send both send the same text twice.
-        if thought := words(delta.get("reasoning_content")) or words(delta.get("reasoning")):
-            events += self.reply.thinking(thought)
+        for field in ("reasoning_content", "reasoning"):
+            if thought := words(delta.get(field)):
+                self._thought.append(thought)
+                self._field = field
+                events += self.reply.thinking(thought)
+                break
         events += self._content(content)
         if refused := words(delta.get("refusal")):
             events += self.reply.refusal(refused)

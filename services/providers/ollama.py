@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from services.agent.types import ModelEvent, ModelInfo, ModelRequest
+from services.errors import ProviderError
 from services.providers import ollama_chat
 from services.providers.answer import read_answer
 from services.providers.attempts import Retries, cannot_mend
@@ -18,6 +19,8 @@ from services.providers.loose import count, items, mapping, words
 from services.providers.ollama_chat import OllamaReader
 from services.providers.patience import Patience
 from services.providers.pictures import has_pictures, without_pictures
+from services.providers.thoughts import Thoughts
+from services.providers.tools import TOOLS_REFUSED
 from services.providers.windows import ContextWindows
 
 if TYPE_CHECKING:
@@ -63,6 +66,9 @@ class OllamaProvider:
         self._lengths = ContextWindows(self._ask_length)
         self._blind: set[str] = set()
         """Models that have said that they cannot look at pictures."""
+        self._unskilled: set[str] = set()
+        """Models that have said that they cannot call tools."""
+        self._thoughts = Thoughts()
         self._client: OllamaClient | None = None
         self._opening = asyncio.Lock()
 
@@ -70,8 +76,8 @@ class OllamaProvider:
         """Ask the model; see `Provider.stream`. Raises `InvalidControl` at once for what cannot be expressed."""
         refuse_inexpressible(request.controls, self.controls, self.name)
         body = self._body(request)
-        if has_pictures(request.messages):
-            return aclosing(self._retries.stream(partial(self._attempt_with_pictures, request), cannot_mend))
+        if request.tools or has_pictures(request.messages):
+            return aclosing(self._retries.stream(partial(self._attempt_as_able, request), partial(self._mend, request)))
         return aclosing(self._retries.stream(partial(self._attempt, body), cannot_mend))
 
     async def models(self) -> list[ModelInfo]:
@@ -97,23 +103,33 @@ class OllamaProvider:
             if client:
                 await client.aclose()
 
-    async def _attempt_with_pictures(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
-        """Ollama leaves out without a word what its model cannot see, so the model is told."""
+    async def _attempt_as_able(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        """Ollama leaves out without a word what its model cannot see, so the model is told; it refuses tools."""
         await self._lengths.of(request.model)
         if request.model in self._blind:
             request = replace(request, messages=tuple(without_pictures(request.messages)))
+        if request.model in self._unskilled:
+            request = replace(request, tools=())
         async with aclosing(self._attempt(self._body(request))) as events:
             async for event in events:
                 yield event
 
+    def _mend(self, request: ModelRequest, error: ProviderError) -> bool:
+        """Learn from a refusal that the model takes no tools; true if it can be asked without them."""
+        if request.model in self._unskilled or not request.tools or not TOOLS_REFUSED.search(error.message):
+            return False
+        self._unskilled.add(request.model)
+        return True
+
     def _body(self, request: ModelRequest) -> dict[str, Any]:
         num_ctx = self._num_ctx_of(request.controls)
-        return ollama_chat.request_body(request, num_ctx=num_ctx, connection=self.name)
+        return ollama_chat.request_body(request, num_ctx=num_ctx, connection=self.name, thoughts=self._thoughts)
 
     async def _attempt(self, body: Mapping[str, Any]) -> AsyncGenerator[ModelEvent, None]:
         client = await self._connected()
         source = client.chat_stream(body)
-        async with aclosing(read_answer(source, OllamaReader(self._complaints), self._timeouts, self.name)) as events:
+        reader = OllamaReader(self._complaints, self._thoughts)
+        async with aclosing(read_answer(source, reader, self._timeouts, self.name)) as events:
             async for event in events:
                 yield event
 
@@ -123,8 +139,11 @@ class OllamaProvider:
     async def _ask_length(self, model: str) -> int | None:
         """How much the model was made for: `<architecture>.context_length` of its metadata."""
         shown = mapping(await self._ask("POST", "/api/show", {"model": model}))
-        if (able := items(shown.get("capabilities"))) and "vision" not in able:
-            self._blind.add(model)
+        if able := items(shown.get("capabilities")):
+            unable = ((self._blind, "vision"), (self._unskilled, "tools"))
+            for models, skill in unable:
+                if skill not in able:
+                    models.add(model)
         info = mapping(shown.get("model_info"))
         lengths = [count(value) for name, value in info.items() if name.endswith(".context_length")]
         return next(filter(None, lengths), None)

@@ -23,6 +23,8 @@ from services.errors import InvalidControl, ProviderGarbled
 from services.providers.faults import Complaints, complaint_in
 from services.providers.loose import count, items, mapping, words
 from services.providers.reply import NOTHING, Reply
+from services.providers.text import clean_text
+from services.providers.thoughts import Thought, Thoughts, newest_turn
 
 # Ours on the left, Ollama's option on the right.
 _OPTIONS: Final = {
@@ -50,13 +52,15 @@ CONTROLS: Final = frozenset(
 ) | {"provider_options"}
 
 
-def request_body(request: ModelRequest, *, num_ctx: int, connection: str) -> dict[str, Any]:
+def request_body(
+    request: ModelRequest, *, num_ctx: int, connection: str, thoughts: Thoughts | None = None
+) -> dict[str, Any]:
     """The JSON of the request; raises `InvalidControl` for a `tool_choice` that Ollama does not know."""
     controls = request.controls
     options = {theirs: controls[ours] for ours, theirs in _OPTIONS.items() if ours in controls}
     body: dict[str, Any] = {
         "model": request.model,
-        "messages": [_message(message) for message in request.messages],
+        "messages": _messages(request.messages, thoughts or Thoughts()),
         "stream": True,
         # Rather an error that we can act on than a prompt whose beginning is silently left out.
         "truncate": False,
@@ -79,12 +83,18 @@ def request_body(request: ModelRequest, *, num_ctx: int, connection: str) -> dic
 class OllamaReader:
     """Reads the lines of one answer."""
 
-    __slots__ = ("_call_count", "_complaints", "reply")
+    __slots__ = ("_call_count", "_complaints", "_thought", "_thoughts", "reply")
 
-    def __init__(self, complaints: Complaints) -> None:
+    def __init__(self, complaints: Complaints, thoughts: Thoughts) -> None:
+        self._thoughts = thoughts
+        self._thought: list[str] = []
         self.reply = Reply()
         self._complaints = complaints
         self._call_count = 0
+
+    def ended(self, calls: Sequence[ToolCall]) -> None:
+        """Remember what the model thought before these calls."""
+        self._thoughts.remember([call.id for call in calls], Thought("thinking", clean_text("".join(self._thought))))
 
     def feed(self, line: object) -> Sequence[ModelEvent]:
         """The events in `line`."""
@@ -105,6 +115,7 @@ class OllamaReader:
             return self.reply.text(text) if text and isinstance(text, str) else NOTHING
         events: list[ModelEvent] = []
         if words(thought):
+            self._thought.append(words(thought))
             events += self.reply.thinking(words(thought))
         if words(text):
             events += self.reply.text(words(text))
@@ -133,6 +144,16 @@ def _wants_tools(controls: Mapping[str, Any], connection: str) -> bool:
         case _:
             message = f"The connection {connection} cannot express tool_choice other than auto and none."
             raise InvalidControl(message, field="tool_choice", provider=connection)
+
+
+def _messages(messages: Sequence[ModelMessage], thoughts: Thoughts) -> list[dict[str, Any]]:
+    """The messages; calls of the turn under way with what was thought before them."""
+    written = [_message(message) for message in messages]
+    for at in range(newest_turn(messages), len(messages)):
+        message = messages[at]
+        if isinstance(message, ToolCallMessage) and (thought := thoughts.before(message.calls)):
+            written[at][thought.field] = thought.text
+    return written
 
 
 def _message(message: ModelMessage) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from services.providers.faults import Complaint, Complaints, complaint_in
 from services.providers.loose import count, mapping, words
 from services.providers.pictures import REFUSED, without_pictures
 from services.providers.reply import NOTHING, Reply
+from services.providers.tools import TOOLS_REFUSED
 
 _PLAIN: Final = ("temperature", "top_p", "parallel_tool_calls")
 _MAPPED: Final = (
@@ -54,6 +55,7 @@ class Responses:
         "summary": re.compile(r"reasoning\.summary|reasoning summar", re.IGNORECASE),
         "sealed": re.compile(r"encrypted", re.IGNORECASE),
         "pictures": REFUSED,
+        "tools": TOOLS_REFUSED,
     }
 
     def __init__(self) -> None:
@@ -75,7 +77,7 @@ class Responses:
         body |= _reasoning(request, without)
         if text := _text(controls):
             body["text"] = text
-        if request.tools:
+        if request.tools and "tools" not in without:
             body["tools"] = [_tool(tool) for tool in request.tools]
             if "tool_choice" in controls:
                 body["tool_choice"] = _tool_choice(controls["tool_choice"])
@@ -115,6 +117,9 @@ class ResponsesReader:
         self._sealed_by_call = sealed_by_call
         self._sealed: list[Any] = []
         self._call_ids: list[str] = []
+
+    def ended(self, calls: Sequence[ToolCall]) -> None:
+        """What is to be remembered has been: the server hands it out sealed, and by itself."""
 
     def feed(self, event: object) -> Sequence[ModelEvent]:
         """The events in `event`."""

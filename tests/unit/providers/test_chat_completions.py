@@ -9,6 +9,7 @@ from services.errors import InvalidControl, ProviderBrokeOff, ProviderRejected, 
 from services.providers.chat_completions import ChatCompletions, ChatCompletionsReader
 from services.providers.controls import validate_controls
 from services.providers.openai import Azure, OpenAIAddress, OpenAIProvider
+from services.providers.thoughts import Thoughts
 from tests.fakes.script import Finish as FinishStep
 from tests.fakes.script import Raw, Refusal, Status, Text, Tokens
 from tests.unit.providers.conftest import Peer, answer, ask, joined, running
@@ -21,7 +22,7 @@ def body(*, own: bool = False, tools: tuple[ToolSpec, ...] = (), **controls: Any
 
 
 def read(*chunks: dict[str, Any]) -> list[ModelEvent]:
-    reader = ChatCompletionsReader()
+    reader = ChatCompletionsReader(Thoughts())
     return [event for chunk in chunks for event in reader.feed(chunk)] + reader.reply.end("fake")
 
 
