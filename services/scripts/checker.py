@@ -22,7 +22,7 @@ from services.scripts.analysis import Problem
 from services.scripts.api import plugin_functions, type_stubs
 from services.scripts.types import ScriptLimits
 from services.scripts.values import plain_text
-from services.scripts.workers import Workers, own_words
+from services.scripts.workers import CannotStart, Workers, own_words
 
 PATIENCE = 3.0
 """Seconds for one check. An ordinary script takes some 0.02, one made to be slow would take as long as it likes."""
@@ -84,12 +84,15 @@ class ScriptChecker:
                     await self._workers.start()
             except TimeoutError:
                 raise Unavailable("Too many scripts are being checked.", retry_after=2) from None
-            yield
+            try:
+                yield
+            except CannotStart as error:
+                raise Unavailable("Scripts cannot be checked just now.", retry_after=2) from error
 
     async def _read(self, source: str) -> list[Problem]:
         """What the interpreter does not understand."""
         try:
-            async with await self._workers.session(_LIMITS) as session:
+            async with self._workers.session(_LIMITS) as session:
                 await session.feed_start(f"{_GATE}\n{source}")
         except (MontySyntaxError, MontyRuntimeError) as error:
             frame = next(iter(error.traceback()), None)
@@ -102,7 +105,7 @@ class ScriptChecker:
     async def _typed(self, source: str) -> list[Problem]:
         """What does not fit the declaration of `ctx` and of Python's own library."""
         try:
-            async with await self._workers.session(_LIMITS, stubs=self._stubs) as session:
+            async with self._workers.session(_LIMITS, stubs=self._stubs) as session:
                 stop = await session.feed_start(f"{_GATE}\n{source}")
                 # It asks us for declarations of modules that it does not know.
                 for _ in range(MAX_IMPORTS):

@@ -1,6 +1,7 @@
 """One script from its first line to its end: it stops at every call of `ctx`, and goes on with the answer."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager, nullcontext
@@ -25,7 +26,9 @@ from services.scripts.functions import PureFunctions
 from services.scripts.places import Hurry
 from services.scripts.types import ScriptError, ScriptLimits, ScriptResult
 from services.scripts.values import plain_text
-from services.scripts.workers import Workers
+from services.scripts.workers import CannotStart, Workers
+
+_log = logging.getLogger(__name__)
 
 SPARE_STOPS = 1_000
 """Stops beside calls of `ctx`: names that are not defined, modules, files. All end in an exception in the script."""
@@ -76,6 +79,8 @@ class ScriptRun:
         """The run as a whole, within its time."""
         begun = time.perf_counter()
         error = await self._within_limits(workers)
+        if error and error.type == "WorkerLost" and self._is_untouched:
+            error = await self._within_limits(workers)
         return ScriptResult(
             outputs=dict(self._functions.outputs),
             printed=plain_text(self._printed.output[: self._limits.printed_bytes]),
@@ -85,9 +90,15 @@ class ScriptRun:
             duration_ms=(time.perf_counter() - begun - self._waited) * 1e3,
         )
 
+    @property
+    def _is_untouched(self) -> bool:
+        """Whether the script has done nothing yet: its process may have been dead before, which is not its fault."""
+        return self._count == 0 and not self._printed.output
+
     async def _within_limits(self, workers: Workers) -> ScriptError | None:
         if len(self._source.encode()) > self._limits.source_bytes:
             return ScriptError("ValueError", f"the script is larger than {self._limits.source_bytes:,} bytes")
+        self._clock = asyncio.timeout(None)
         try:
             async with AsyncExitStack() as held:
                 session = await self._begin(workers, held)
@@ -98,6 +109,9 @@ class ScriptRun:
             return stopped.error
         except MontyError as error:
             return self._explainer.explained(error, self._newest)
+        except CannotStart as error:
+            _log.warning("no process for a script: %s", error)
+            return ScriptError("WorkerLost", "no process could be started for the script; run it again")
         except TimeoutError:
             # Any other one is the host's.
             if not self._clock.expired():
@@ -118,7 +132,7 @@ class ScriptRun:
         try:
             async with clock:
                 await held.enter_async_context(workers.place(self._hurry))
-                return await held.enter_async_context(await workers.session(self._resources()))
+                return await held.enter_async_context(workers.session(self._resources()))
         except TimeoutError:
             if not clock.expired():
                 raise

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import os
 import shutil
 import sysconfig
 import tempfile
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -45,6 +46,10 @@ class InterpreterMissing(ServerError):
     retryable = False
 
 
+class CannotStart(Exception):
+    """The operating system gives us no process now."""
+
+
 class Workers:
     """A pool of processes, started when the first one is needed. `async with` ends all of them, and soon."""
 
@@ -59,6 +64,7 @@ class Workers:
         self._shelter = _Once(self._build)
         self._pool = _Once(self._open)
         self._resources = AsyncExitStack()
+        self._shelter_files: Sequence[Path] = ()
         self.hardening: Hardening | None = None
         """How far the processes are shut in; None as long as nobody has asked for it or for a process."""
 
@@ -96,18 +102,23 @@ class Workers:
         """Among those who may have a session, to be waited for with `async with`."""
         return self._places.taken(hurry)
 
-    async def session(self, limits: ResourceLimits, *, stubs: str | None = None) -> AsyncMontySession:
-        """A fresh interpreter for who has a place, to be entered with `async with`.
+    @asynccontextmanager
+    async def session(
+        self, limits: ResourceLimits, *, stubs: str | None = None
+    ) -> AsyncGenerator[AsyncMontySession, None]:
+        """A fresh interpreter for who has a place.
 
         Leaving it by an exception in mid-script kills the process. With `stubs`, what is fed is checked first against
         these declarations.
 
         Raises:
             InterpreterMissing: there is no such program.
+            CannotStart: there is no process to be had.
             ShuttingDown: the processes have been ended.
         """
+        self._build_again_if_swept_away()
         pool = await self._pool.get()
-        return pool.checkout(
+        session = pool.checkout(
             limits=limits,
             type_check=stubs is not None,
             type_check_stubs=stubs,
@@ -116,6 +127,21 @@ class Workers:
             # A script that sleeps would keep its process.
             os_policy={"sleep": "zero"},
         )
+        async with AsyncExitStack() as held:
+            try:
+                await held.enter_async_context(session)
+            except RuntimeError as error:
+                raise CannotStart(str(error)) from error
+            yield session
+
+    def _build_again_if_swept_away(self) -> None:
+        """Those who clean up temporary files don't know for how long we need ours."""
+        if all(map(os.path.lexists, self._shelter_files)):
+            return
+        _log.warning("the files with which scripts' processes are started have been removed: making them again")
+        self._shelter_files = ()
+        self._pool.forget()
+        self._shelter.forget()
 
     async def _build(self) -> Path:
         """The command that starts a process."""
@@ -123,6 +149,7 @@ class Workers:
         directory = tempfile.mkdtemp(prefix="colloquy-scripts-")
         self._resources.push_async_callback(asyncio.to_thread, shutil.rmtree, directory, ignore_errors=True)
         self.hardening, command = await harden(interpreter(), Path(directory))
+        self._shelter_files = await asyncio.to_thread(lambda: [*Path(directory).rglob("*")])
         return command
 
     async def _open(self) -> AsyncMonty:
@@ -165,6 +192,10 @@ class _Once(Generic[T]):
         if self._task is None or _failed(self._task):
             self._task = asyncio.create_task(self._make())
         return await asyncio.shield(self._task)
+
+    def forget(self) -> None:
+        """Have it made again by who asks next."""
+        self._task = None
 
     async def close(self) -> None:
         """Stop making it; from now on there is nothing to be had."""

@@ -2,20 +2,23 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import sysconfig
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from services.errors import ProviderUnreachable, ShuttingDown
+from services.hardening import Hardening
 from services.scripts.sandbox import Sandbox
 from services.scripts.types import ScriptError, ScriptFault, ScriptLimits
 from tests.integration.scripts.conftest import four_characters_each
 from tests.integration.scripts.notebook import Notebook
-from tests.integration.scripts.processes import workers
+from tests.integration.scripts.processes import computing, workers
 from tests.waiting import eventually
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -283,19 +286,53 @@ async def test_a_killed_process_costs_its_script_one_clear_error(notebook: Noteb
 
 
 @on_linux
-async def test_a_process_that_died_while_idle_is_replaced(notebook: Notebook) -> None:
+async def test_a_process_that_died_while_idle_costs_no_script_anything(notebook: Notebook) -> None:
     async with Sandbox(count_tokens=four_characters_each) as sandbox:
         others = workers()
         await sandbox.start()
-        idle = workers() - others
-        assert idle
-        for process in idle:
-            os.kill(process, signal.SIGKILL)
-        await eventually(lambda: not idle & workers())
-        # Whether the pool noticed before it handed the process out is a matter of luck.
-        results = [await sandbox.run("ctx.log('fine')", notebook, may_use_ai=False) for _ in range(2)]
-        assert [result.error.type for result in results if result.error] in ([], ["WorkerLost"])
-        assert results[-1].error is None
+        for _ in range(5):
+            idle = workers() - others
+            assert idle
+            for process in idle:
+                os.kill(process, signal.SIGKILL)
+            await eventually(lambda idle=idle: not idle & workers())
+            result = await sandbox.run("ctx.log('fine')", notebook, may_use_ai=False)
+            assert (result.logs, result.error) == (("fine",), None)
+
+
+@on_linux
+async def test_a_script_whose_process_dies_before_it_did_anything_is_run_again_once(notebook: Notebook) -> None:
+    async with Sandbox(count_tokens=four_characters_each, max_workers=1) as sandbox:
+        others = workers()
+        await sandbox.start()
+        running = asyncio.ensure_future(sandbox.run("while True: pass", notebook, PATIENT, may_use_ai=False))
+        killed: set[int] = set()
+        for _ in range(2):
+            await eventually(lambda: computing(os.getpid()) - others - killed, 20)
+            for process in computing(os.getpid()) - others - killed:
+                os.kill(process, signal.SIGKILL)
+                killed.add(process)
+        error = (await asyncio.wait_for(running, 20)).error
+        assert error
+        assert error.type == "WorkerLost"
+
+
+@on_linux
+@pytest.mark.parametrize("swept", ["worker", "*"])
+async def test_whoever_sweeps_temporary_files_away_does_not_stop_scripts(
+    swept: str, notebook: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    async with Sandbox(count_tokens=four_characters_each) as sandbox:
+        level = await sandbox.start()
+        for path in tmp_path.glob(f"*/{swept}"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        others = workers()
+        runs = [sandbox.run("ctx.log('fine')", notebook, may_use_ai=False) for _ in range(5)]
+        assert [(result.logs, result.error) for result in await asyncio.gather(*runs)] == [(("fine",), None)] * 5
+        assert sandbox.hardening_level is level
+        assert workers() - others or level is Hardening.NONE
+    assert list(tmp_path.iterdir()) == []
 
 
 @on_linux
