@@ -199,7 +199,7 @@ class ChatService:
         specs = [tool.spec for tool in tools]
         conversation = await self._conversations.open(run, casting, prompt.text, specs)
         result = await self._reply(run, casting, prompt.text, tools, conversation, known)
-        return Outcome(result.reason, total(prompt.usage, result.usage, run.spent))
+        return Outcome(result.reason, total(result.usage, run.spent))
 
     async def _see_through(self, run: ActiveRun, work: Coroutine[Any, Any, Outcome]) -> None:
         try:
@@ -207,10 +207,11 @@ class ChatService:
                 run.clock.start(limit)
                 outcome = await work
         except asyncio.CancelledError:
-            outcome = Outcome("interrupted")
+            outcome = Outcome("interrupted", run.spent)
         except Exception as error:  # noqa: BLE001 - the border of the run's task
             # What breaks while the work is being stopped is part of stopping it.
-            outcome = Outcome("interrupted") if run.interrupt else Outcome("error", error=in_our_words(error))
+            stopped = Outcome("interrupted", run.spent)
+            outcome = stopped if run.interrupt else Outcome("error", run.spent, error=in_our_words(error))
         if not run.is_lost:
             await self._close(run, outcome)
 

@@ -59,8 +59,11 @@ class AfterReply:
             planned = planned_for(turn, casting.template)
             stored: set[str] = set()
             in_fourth, in_fifth = after_the_reply(turn, planned)
-            await self._stage(work, 4, turn, planned, in_fourth, stored)
-            await self._stage(work, 5, turn, planned, in_fifth, stored)
+            try:
+                await self._stage(work, 4, turn, planned, in_fourth, stored)
+                await self._stage(work, 5, turn, planned, in_fifth, stored)
+            finally:
+                work.spend(turn.usage)
             said = turn.finished()
         return [status_of(name, said[name]) for name in (*in_fourth, *in_fifth)]
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from db.records import RunRecord
 from db.stores.run_traces import RunTraceStore
 from db.stores.turns import NewResult, NewTrace, TurnStore
-from services.agent.types import Usage
 from services.casting import Casting
 from services.context.tokens import TokenCounter
 from services.prompt.archive import RECIPE, recipe_of
@@ -27,7 +26,6 @@ class Prompt:
     """A composed system prompt. `after` are the modules that are to run when the reply is there."""
 
     text: str
-    usage: Usage | None = None
     after: tuple[str, ...] = ()
 
 
@@ -75,11 +73,14 @@ class Composer:
         """
         facts = await self._reader.facts(run.record, casting, casting.template)
         async with self._turns.turn(facts) as turn:
-            planned = planned_for(turn, casting.template)
-            built = await build_in_stages(turn, planned, run.emit)
+            try:
+                planned = planned_for(turn, casting.template)
+                built = await build_in_stages(turn, planned, run.emit)
+            finally:
+                run.spend(turn.usage)  # also if somebody says stop: it has been asked
         if casting.persona is not None or facts.modules:
             run.store(self._keep(run, turn, planned, built))
-        return Prompt(built.text, turn.usage, _after(facts, planned))
+        return Prompt(built.text, _after(facts, planned))
 
     async def recall(self, run: ActiveRun, casting: Casting) -> Prompt:
         """The prompt that a run was given before it paused; no module runs for it again. Raises `PromptTooLarge`."""

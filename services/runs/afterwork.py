@@ -22,7 +22,7 @@ from db.ids import ReplicaId, RunId, SessionId, UserId
 from db.records import EventRecord, RunRecord
 from db.stores.events import EventStore
 from db.stores.post_responses import PostClaim, PostResponseStore, Then
-from services.agent.types import Usage
+from services.agent.types import Usage, total
 from services.runs.active import ActiveRun, Interrupt
 from services.runs.events import Event, Interrupted, PostResponseComplete, StageUpdate, encode, timestamp
 from services.runs.journal import Journal
@@ -92,6 +92,7 @@ class PostWork:
         self.is_lost = False
         self.is_closing = False
         self.news = asyncio.Event()
+        self._spent: Usage | None = None
         self._told: list[tuple[int, str]] = []
         self._untold: list[StageUpdate] = []
         self._task: asyncio.Task[Any] | None = None
@@ -112,6 +113,15 @@ class PostWork:
     def session_id(self) -> SessionId:
         """Where the reply stands."""
         return self.record.session_id
+
+    def spend(self, usage: Usage | None) -> None:
+        """Count what was asked of a model for the work; it is told with what is written next."""
+        self._spent = total(self._spent, usage)
+
+    @property
+    def usages(self) -> dict[str, Any]:
+        """For the afterwork: what the responder has spent. Who begins the work anew adds to it, under his fence."""
+        return {} if self._spent is None else {f"modules/{self.claimed.fence}": asdict(self._spent)}
 
     def emit(self, update: StageUpdate) -> None:
         """Tell that a stage began or ended; nothing is told twice, however often the work is begun anew."""
@@ -336,7 +346,8 @@ class Afterwork:
         """Commit events of the work and what is left of it, then show them."""
         at = timestamp()
         encoded = [encode(event, work.record.id, at) for event in events]
-        first_seq = await until_answered(lambda: self._store.write(work.claimed, encoded, then, usage))
+        usages = {**work.usages, **(usage or {})}
+        first_seq = await until_answered(lambda: self._store.write(work.claimed, encoded, then, usages))
         if not encoded:
             return
         if first_seq is None:

@@ -1,6 +1,7 @@
 """A running turn with modules, over the real stores, the real sandbox and a model server that does as it is told."""
 
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
@@ -95,6 +96,17 @@ async def studio(database_url: str, services: Services, model: OpenAIFake) -> As
     database = await Database.connect(database_url, size=2)
     yield Studio(database, services, model)
     await database.close()
+
+
+@asynccontextmanager
+async def studio_with(database_url: str, model: OpenAIFake, **settings: Any) -> AsyncGenerator[Studio, None]:
+    """The same on a replica with these settings."""
+    async with open_replica(database_url, model, **settings) as services:
+        database = await Database.connect(database_url, size=2)
+        try:
+            yield Studio(database, services, model)
+        finally:
+            await database.close()
 
 
 def events(frames: list[Frame], type: str) -> list[dict[str, Any]]:

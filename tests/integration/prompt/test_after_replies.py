@@ -1,5 +1,6 @@
 """What modules do after a reply is there for the next turn, and never holds it up."""
 
+import asyncpg
 import orjson
 
 from db.ids import LOCAL_OWNER
@@ -99,3 +100,20 @@ async def test_an_interrupted_reply_has_no_afterwards(studio: Studio):
     prompt = studio.system_prompt()
     assert prompt is not None
     assert prompt.startswith("Reply 1 was: ")
+
+
+async def test_what_modules_ask_after_a_reply_is_counted_with_the_work_and_not_with_the_reply(
+    studio: Studio, database_url: str
+):
+    await studio.module("asks", script='ctx.set_output("t", ctx.generate("Hm?"))', execution_context="POST_RESPONSE")
+    session = await studio.session("@asks")
+    studio.model.reply("one")
+    studio.model.reply("two")
+    await whole(studio, session, "go")
+    database = await asyncpg.connect(database_url)
+    try:
+        usage = orjson.loads(await database.fetchval("SELECT usage FROM post_responses WHERE session_id = $1", session))
+    finally:
+        await database.close()
+    (spent,) = usage.values()
+    assert spent["output_tokens"] > 0

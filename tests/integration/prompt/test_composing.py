@@ -2,17 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 import orjson
 
 from db.ids import LOCAL_OWNER
-from db.pool import Database
 from services.chat import Send
 from tests.fakes.openai_server import OpenAIFake
-from tests.integration.prompt.conftest import Studio, events
-from tests.integration.runs.conftest import open_replica, read_until
+from tests.integration.prompt.conftest import Studio, events, studio_with
+from tests.integration.runs.conftest import read_until
 
 
 def states(trace) -> dict[str, str]:
@@ -145,7 +142,7 @@ async def test_many_sessions_compose_side_by_side(studio: Studio):
 async def test_one_place_for_scripts_is_enough_for_many_sessions_with_modules_that_run_each_other(
     database_url: str, model: OpenAIFake
 ):
-    async with one_place(database_url, model) as studio:
+    async with studio_with(database_url, model, sandbox={"workers": 1}) as studio:
         await studio.module("outer", script='ctx.set_output("t", "<" + ctx.run_module("inner") + ">")')
         await studio.module("inner", script='ctx.set_output("t", ctx.run_module("core").upper())')
         await studio.module("core", script='ctx.set_output("t", "core")')
@@ -153,12 +150,3 @@ async def test_one_place_for_scripts_is_enough_for_many_sessions_with_modules_th
         await asyncio.gather(*(studio.say(session, "x") for session in sessions))
         prompts = sorted(str(studio.system_prompt(request)) for request in range(10))
     assert prompts == ["<CORE> core"] * 5 + ["core CORE <CORE>"] * 5
-
-
-@asynccontextmanager
-async def one_place(database_url: str, model: OpenAIFake) -> AsyncGenerator[Studio, None]:
-    """A studio in which one script runs at a time."""
-    async with open_replica(database_url, model, sandbox={"workers": 1}) as services:
-        database = await Database.connect(database_url, size=2)
-        yield Studio(database, services, model)
-        await database.close()

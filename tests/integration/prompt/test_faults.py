@@ -1,15 +1,21 @@
 """What goes wrong in a module costs that module's words, never the turn."""
 
 import asyncio
+import os
+import signal
+import sys
 
 import orjson
 import pytest
 
 from db.ids import LOCAL_OWNER
 from services.chat import Send
+from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Hang, Status, Text, Wait
-from tests.integration.prompt.conftest import Studio, events
+from tests.integration.prompt.conftest import Studio, events, studio_with
 from tests.integration.runs.conftest import read_until
+from tests.integration.scripts.processes import computing, workers
+from tests.waiting import eventually
 
 FAULTS = {
     "raises": 'raise ValueError("boom")',
@@ -144,3 +150,129 @@ async def test_modules_that_refer_to_each_other_stay_literal_with_a_warning(stud
     frames = await studio.say(await studio.session("@chicken"), "Hi")
     assert studio.system_prompt() == "<(@chicken)>"
     assert any("chicken → egg → chicken" in warning for warning in (await studio.trace(frames)).trace["warnings"])
+
+
+async def test_what_a_module_asked_before_an_interrupt_is_in_the_usage_of_the_run(studio: Studio):
+    await studio.module("asks", script='ctx.generate("First.")\nctx.generate("Second.")')
+    session = await studio.session("[@asks]")
+    studio.model.reply("an answer")
+    studio.model.script(Hang())
+    chat = studio.services.chat
+    async with chat.attach(LOCAL_OWNER, session) as attachment:
+        await chat.send(LOCAL_OWNER, session, Send(["go"]))
+        await studio.model.request(1)
+        await chat.interrupt(LOCAL_OWNER, session, None)
+        frames = await read_until(attachment, "assistant_end")
+    (end,) = events(frames, "assistant_end")
+    assert end["finish_reason"] == "interrupted"
+    assert end["usage"]["output_tokens"] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("script", ["while True:\n    pass", 'ctx.generate("Wait.")'], ids=["computes", "asks"])
+async def test_a_killed_process_costs_only_the_words_of_its_module(database_url: str, model: OpenAIFake, script: str):
+    async with studio_with(database_url, model, sandbox={"cpu_seconds": 60}) as studio:
+        await studio.module("victim", script=f"ctx.log('begun')\n{script}", timeout_ms=60_000)
+        await studio.module("other", script='ctx.set_output("t", "fine")')
+        session = await studio.session("[@victim] [@other]")
+        others, gate = workers(), asyncio.Event()
+        if "generate" in script:
+            model.script(Wait(gate), Text("too late"))
+        chat = studio.services.chat
+        async with chat.attach(LOCAL_OWNER, session) as attachment:
+            await chat.send(LOCAL_OWNER, session, Send(["go"]))
+            begun = (lambda: model.requests) if "generate" in script else (lambda: computing(os.getpid()) - others)
+            await eventually(begun, 20)
+            for process in workers() - others:
+                os.kill(process, signal.SIGKILL)
+            gate.set()
+            frames = await read_until(attachment, "assistant_end")
+        trace = await studio.trace(frames)
+    assert events(frames, "assistant_end")[0]["finish_reason"] == "stop"
+    assert studio.system_prompt() == "[] [fine]"
+    entry = next(entry for entry in trace.trace["modules"] if entry["module"] == "victim")
+    assert (entry["state"], entry["error"]["type"]) == ("failed", "WorkerLost")
+
+
+@pytest.mark.parametrize("change", ["edited", "deleted"])
+@pytest.mark.parametrize("context", ["IMMEDIATE", "POST_RESPONSE"])
+async def test_a_run_goes_on_with_the_module_that_it_began_with(studio: Studio, change: str, context: str):
+    script = 'ctx.set_variable("v", 1)\nctx.set_output("t", ctx.generate("Wait."))'
+    module = await studio.module("m", script=script, content="<${t}>", execution_context=context)
+    session = await studio.session("[@m]")
+    gate = asyncio.Event()
+    chat, modules = studio.services.chat, studio.services.modules
+    if context == "POST_RESPONSE":
+        studio.model.reply("Well.")
+    studio.model.script(Wait(gate), Text("kept"))
+    last = "post_response_complete" if context == "POST_RESPONSE" else "assistant_end"
+    async with chat.attach(LOCAL_OWNER, session) as attachment:
+        await chat.send(LOCAL_OWNER, session, Send(["go"]))
+        await studio.model.request(1 if context == "POST_RESPONSE" else 0)
+        if change == "deleted":
+            await modules.delete(LOCAL_OWNER, module.id, version=None, force=True)
+        else:
+            new = {"script": 'ctx.set_output("t", "new")', "content": "new ${t}", "execution_context": "IMMEDIATE"}
+            await modules.update(LOCAL_OWNER, module.id, new, version=None)
+        gate.set()
+        frames = await read_until(attachment, last)
+    assert events(frames, "error") == []
+    assert events(frames, "assistant_end")[0]["finish_reason"] == "stop"
+    if context == "POST_RESPONSE":
+        (told,) = orjson.loads(frames[-1].text)["modules"]
+        assert (told["name"], told["status"]) == ("m", "spoke")
+    else:
+        assert studio.system_prompt() == "[<kept>]"
+    await studio.say(session, "next")
+    assert studio.system_prompt() == ("[@m]" if change == "deleted" else "[new new]")
+
+
+EXPLODING = {
+    "many times the same": "l = [0] * 60\nfor _ in range(12):\n    l = [l] * 60",
+    "holds itself": "l = []\nl.append(l)",
+    "deep": "l = []\nfor _ in range(150):\n    l = [l]",
+    "not a number": "l = [float('nan')]",
+    "bytes": "l = b'x'",
+    "an object": "l = ctx",
+    "huge integer": "l = 10**100",
+    "odd keys": "l = {None: 1}",
+}
+
+
+REFUSED = """
+def refused(call):
+    try:
+        call()
+    except ValueError:
+        return 1
+    return 0
+
+calls = [lambda: ctx.set_output("o", l), lambda: ctx.set_variable("v", l), lambda: ctx.log(l), lambda: ctx.generate(l)]
+ctx.set_output("t", sum([refused(call) for call in calls]))
+"""
+
+
+@pytest.mark.parametrize("value", EXPLODING.values(), ids=EXPLODING.keys())
+async def test_values_that_are_not_json_or_explode_are_refused_by_every_call(studio: Studio, value: str):
+    await studio.module("odd", script=value + REFUSED)
+    frames = await studio.say(await studio.session("[@odd]"), "Hi")
+    assert events(frames, "assistant_end")[0]["finish_reason"] == "stop"
+    assert studio.system_prompt() == "[4]"
+
+
+async def test_nuls_and_half_characters_are_stored_without_harm_wherever_a_script_puts_them(studio: Studio):
+    odd = "a\\0b\\ud800c"
+    script = f"""
+ctx.set_output("t", "{odd}")
+ctx.set_output("d", {{"{odd}": ["{odd}"]}})
+ctx.set_variable("v{odd}", {{"{odd}": "{odd}"}})
+ctx.log("{odd}")
+print("{odd}")
+ctx.store_memory("{odd}", metadata={{"{odd}": "{odd}"}})
+"""
+    await studio.module("odd", script=script, content="${t}")
+    session = await studio.session("[@odd]")
+    for _ in range(2):
+        frames = await studio.say(session, "Hi")
+        assert (await studio.trace(frames)).trace["modules"][0]["state"] == "spoke"
+        assert studio.system_prompt() == "[ab\N{REPLACEMENT CHARACTER}c]"
