@@ -174,7 +174,7 @@ async def open_services(
         reply_bytes=settings.limits.reply_bytes,
     )
     conversations = Conversations(context, tokens, compactor, _context_limits(settings))
-    tooling = make_tooling(settings, database, pool, prompts.on_demand, conversations, tokens, decisions)
+    tooling = make_tooling(settings, database, pool, prompts.on_demand, conversations, tokens, decisions, files)
     chat = ChatService(
         casting=casting,
         questions=Questions(messages=messages, runs=runs, personas=personas, providers=providers),

@@ -9,11 +9,13 @@ from db.stores.messages import MessageStore
 from db.stores.tool_calls import ToolCallStore
 from services.context.tokens import TokenCounter
 from services.conversation import Conversations
+from services.files import FileService
 from services.mcp.config import BadMcpConfig, McpServer, read_servers
 from services.mcp.pool import McpPool
 from services.mcp.types import McpLimits
 from services.prompt.on_demand import OnDemand
 from services.tools.books import CallBooks
+from services.tools.builtin.files import ListFiles, ReadFile, SearchFiles
 from services.tools.builtin.history import SearchHistory
 from services.tools.builtin.modules import RunModule
 from services.tools.builtin.results import ReadToolResult
@@ -65,12 +67,19 @@ def make_tooling(
     conversations: Conversations,
     tokens: TokenCounter,
     decisions: Decisions,
+    files: FileService,
 ) -> Tooling:
     """The tools of the pool's servers and our own."""
     limits = settings.limits
     calls = ToolCallStore(database)
     cutter = ResultCutter(tokens, budget=limits.tool_result_tokens)
-    own = (SearchHistory(MessageStore(database)), RunModule(on_demand))
+    own = (
+        ListFiles(files),
+        ReadFile(files, cutter),
+        SearchFiles(files),
+        SearchHistory(MessageStore(database)),
+        RunModule(on_demand),
+    )
     toolbox = Toolbox(pool, own, ReadToolResult(calls, cutter), most=limits.tools_per_run)
     kept = LedgerLimits(limits.tool_result_characters, settings.timeouts.approval)
     return Tooling(toolbox, CallBooks(calls, conversations, cutter, decisions, kept))

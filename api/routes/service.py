@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 
-from api.dependencies import CurrentSettings, Health, ModelServers, ToolServers
+from api.dependencies import CurrentSettings, Health, ModelServers, Tools, ToolServers
 from api.routes.responses import problems
 from api.schemas import service
 from services.health import Part
@@ -34,7 +34,7 @@ async def get_health(health: Health) -> service.Health:
 
 @router.get("/api/config", operation_id="getConfig", responses=problems())
 async def get_config(
-    request: Request, settings: CurrentSettings, providers: ModelServers, tool_servers: ToolServers
+    request: Request, settings: CurrentSettings, providers: ModelServers, tool_servers: ToolServers, tools: Tools
 ) -> service.Config:
     """What a client has to know: model servers, tool servers, limits, version."""
     servers = [providers.get(name) for name in providers.names]
@@ -48,6 +48,7 @@ async def get_config(
             for server in servers
         ],
         tool_servers=[_told(status) for status in tool_servers.servers()],
+        built_in_tools=[service.BuiltInTool(name=tool.name, description=tool.description) for tool in tools.built_ins],
         limits=service.PublicLimits.model_validate(
             settings.limits.model_dump(include=set(service.PublicLimits.model_fields))
         ),

@@ -83,6 +83,13 @@ class PublicLimits(Answer):
     queued_per_session: int
 
 
+class BuiltInTool(Answer):
+    """A tool of the service's own, which is offered where it has something to do."""
+
+    name: str = Field(description="What models, events and the `tools` of sessions and personas call it.")
+    description: str
+
+
 class Config(Answer):
     """What a client has to know before it begins."""
 
@@ -92,4 +99,5 @@ class Config(Answer):
     default_model: str | None
     providers: list[ModelServer]
     tool_servers: list[ToolServer]
+    built_in_tools: list[BuiltInTool] = Field(description="All of them belong to the server `builtin`.")
     limits: PublicLimits

@@ -98,8 +98,9 @@ PERSONA: Mapping[str, Any] = {
     "name": "Robin",
     "description": "Shows what prompts made of modules can do. Change or delete Robin as you like.",
     "template": "You are Robin: curious, warm and plain-spoken. @clock\n\n@style",
+    "tools": {"servers": {"builtin": {}}},
 }
 """Fields of the persona."""
 
-ATTACHED = ("first_aid", "acquaintance", "gist")
+ATTACHED = ("first_aid", "acquaintance", "gist", "haiku")
 """Modules that Robin has beside those that the template names."""

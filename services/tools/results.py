@@ -26,15 +26,19 @@ class ResultCutter:
         length = len(text) if whole is None else whole
         if offset + len(text) >= length and await self._fits(text, self._budget):
             return text
-        room = max(self._budget - _NOTE_TOKENS, _LEAST_TOKENS)
-        piece = text[: room * _CHARACTERS_PER_TOKEN]
-        while (tokens := await self._tokens.count(piece)) > room:
-            piece = piece[: int(len(piece) * 0.95 * room / tokens)]
-        end = offset + len(piece)
+        piece, end = await self.piece(text, offset=offset)
         if end >= length:
             return piece
         note = f'characters {offset} to {end} of {length}. Go on with {READ_ON}(id="{call_id}", offset={end})'
         return f"{piece}\n\n[Shortened: {note}.]"
+
+    async def piece(self, text: str, *, offset: int = 0) -> tuple[str, int]:
+        """As much of `text`, which begins at `offset`, as fits with a note after it; and where it ends."""
+        room = max(self._budget - _NOTE_TOKENS, _LEAST_TOKENS)
+        piece = text[: room * _CHARACTERS_PER_TOKEN]
+        while (tokens := await self._tokens.count(piece)) > room:
+            piece = piece[: int(len(piece) * 0.95 * room / tokens)]
+        return piece, offset + len(piece)
 
     async def _fits(self, text: str, room: int) -> bool:
         if len(text) > room * _CHARACTERS_PER_TOKEN:

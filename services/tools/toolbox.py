@@ -1,5 +1,6 @@
 """Which tools a run has: what servers and the service itself offer, as far as session, persona and operator let it."""
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from services.mcp.types import McpTool
 from services.runs.active import ActiveRun
 from services.tools.arguments import ArgumentCheck
 from services.tools.builtin import BUILT_IN
-from services.tools.grants import Nature, is_enabled, verdict
+from services.tools.grants import Nature, Verdict, is_enabled, verdict
 from services.tools.scene import BuiltIn, Scene
 
 _log = logging.getLogger(__name__)
@@ -49,12 +50,10 @@ class Toolbox:
         words = scene.casting.tools
         if not is_enabled(words, BUILT_IN, default=False):
             return []
-        tools: list[Tool] = []
-        for built_in in self.built_ins:
-            said = verdict(words, Nature(BUILT_IN, built_in.name))
-            if said.grant != "never" and (tool := await built_in.tool(scene)):
-                tools.append(replace(tool, approval=said.grant, reason=said.reason))
-        return tools
+        allowed = {one.name: verdict(words, Nature(BUILT_IN, one.name)) for one in self.built_ins}
+        asked = [one.tool(scene) for one in self.built_ins if allowed[one.name].grant != "never"]
+        tools = [tool for tool in await asyncio.gather(*asked) if tool is not None]
+        return [_agreed(tool, allowed[tool.spec.name]) for tool in tools]
 
     async def _of_servers(self, scene: Scene) -> list[Tool]:
         words, record = scene.casting.tools, scene.run.record
@@ -88,6 +87,10 @@ class Toolbox:
             reason=said.reason,
             timeout=offered.timeout + _SPARE_SECONDS,
         )
+
+
+def _agreed(tool: Tool, said: Verdict) -> Tool:
+    return replace(tool, approval="ask" if said.grant == "ask" else "auto", reason=said.reason)
 
 
 class _Remote:
