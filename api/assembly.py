@@ -30,6 +30,7 @@ from db.stores.runs import RunStore
 from db.stores.schema import SchemaStore
 from db.stores.search import SearchStore
 from db.stores.sessions import SessionStore
+from db.stores.steering import SteeringStore
 from db.stores.tool_calls import ToolCallStore
 from db.stores.users import UserStore
 from services.casting import CastingOffice
@@ -173,7 +174,7 @@ async def open_services(
         retention_seconds=settings.journal.retention_hours * 3600,
         reply_bytes=settings.limits.reply_bytes,
     )
-    conversations = Conversations(context, tokens, compactor, _context_limits(settings))
+    conversations = Conversations(context, SteeringStore(database), tokens, compactor, _context_limits(settings))
     tooling = make_tooling(settings, database, pool, prompts.on_demand, conversations, tokens, decisions, files)
     chat = ChatService(
         casting=casting,

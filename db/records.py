@@ -244,6 +244,8 @@ class RunRecord:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    handed_to: RunId | None = None
+    """The run that took its message on, or was to."""
     context: dict[str, Any] | None = None
     """What filled the model's window, once that is known."""
 

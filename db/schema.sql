@@ -139,6 +139,7 @@ CREATE TABLE runs (
     started_at timestamptz,
     finished_at timestamptz,
     context jsonb,
+    handed_to uuid,
     UNIQUE (session_id, client_message_id)
 );
 CREATE UNIQUE INDEX runs_one_running ON runs (session_id) WHERE state = 'running';

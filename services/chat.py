@@ -186,6 +186,8 @@ class ChatService:
         await self._see_through(run, self._work(run))
 
     async def _work(self, run: ActiveRun) -> Outcome:
+        if not run.is_announced:
+            run.emit(MessageAccepted(run.record.user_message_id, run.record.client_message_id, queued=False))
         casting = await self._casting.cast(run.record)
         prompt = await self._composer.compose(run, casting)
         return await self._answer(run, casting, prompt)
@@ -219,7 +221,8 @@ class ChatService:
         """Close a run whose owner died: what it had shown is its reply. One that only waited for a word goes on."""
         record = run.record
         events = await self._events.of_run(record.session_id, record.id, record.first_seq)
-        if len(events) == 1 and record.interrupt_by is None:
+        run.is_announced = run.is_announced or bool(events)
+        if len(events) <= 1 and record.interrupt_by is None:
             await self.perform(run)  # its owner died before it had begun: nothing was shown, so nothing is lost
             return
         run.restore(Draft.of(events))
@@ -278,8 +281,8 @@ class ChatService:
         )
         at = timestamp()
 
-        def announce(queued: bool) -> NewEvent:
-            return encode(MessageAccepted(message_id, new.client_message_id, queued), new.id, at)
+        def announce(queued: bool, run_id: RunId) -> NewEvent:
+            return encode(MessageAccepted(message_id, new.client_message_id, queued), run_id, at)
 
         try:
             # A commit that is not answered is tried again: the run's id tells whether it happened.
@@ -303,8 +306,9 @@ class ChatService:
             raise TooManyRequests("Too many messages wait in this session.", retry_after=5) from error
         if accepted.is_new:
             # Not what the last attempt would have said, but what is stored: an earlier one may have been committed.
-            was_queued = accepted.run.started_at != accepted.run.created_at
-            self._journal.show(session_id, accepted.run.id, accepted.run.first_seq, [announce(was_queued)])
+            told_of = accepted.run.handed_to or accepted.run.id
+            was_queued = accepted.run.started_at != accepted.run.created_at and told_of == accepted.run.id
+            self._journal.show(session_id, told_of, accepted.run.first_seq, [announce(was_queued, told_of)])
         elif accepted.run.request["digest"] != new.request["digest"]:
             raise Conflict("Another message was sent with that client_message_id.", field="client_message_id")
         return accepted

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from db.ids import MessageId
 from db.stores.context import ContextStore, Stretch
+from db.stores.steering import SteeringStore
 from services.agent.runner import Given
 from services.agent.types import ModelMessage, ToolCall, ToolResultMessage, ToolSpec, Usage, total
 from services.casting import Casting
@@ -30,7 +31,7 @@ from services.context.window import DoesNotFit, Window, fit
 from services.errors import ContextTooLong, LeaseLost
 from services.providers.text import clean_text
 from services.runs.active import ActiveRun
-from services.runs.events import ContextUsage
+from services.runs.events import ContextUsage, MessageTaken
 from services.runs.retry import until_answered
 
 _SHRINK = 0.75
@@ -49,8 +50,16 @@ class ContextLimits:
 class Conversations:
     """Opens the conversations of runs."""
 
-    def __init__(self, store: ContextStore, tokens: TokenCounter, compactor: Compactor, limits: ContextLimits) -> None:
+    def __init__(
+        self,
+        store: ContextStore,
+        steering: SteeringStore,
+        tokens: TokenCounter,
+        compactor: Compactor,
+        limits: ContextLimits,
+    ) -> None:
         self._store = store
+        self._steering = steering
         self._tokens = tokens
         self._compactor = compactor
         self._tool_costs = ToolCosts(tokens)
@@ -121,14 +130,23 @@ class Conversations:
             token_budget=max(0, room.limit - room.fixed),
             overhead=MESSAGE_OVERHEAD,
         )
-        return RunConversation(self._store, self._tokens, run, room, stretch)
+        return RunConversation(self._store, self._steering, self._tokens, run, room, stretch)
 
 
 class RunConversation:
     """The conversation of one run: what was said before it, and the reply as far as it has got."""
 
-    def __init__(self, store: ContextStore, tokens: TokenCounter, run: ActiveRun, room: Room, stretch: Stretch) -> None:
+    def __init__(
+        self,
+        store: ContextStore,
+        steering: SteeringStore,
+        tokens: TokenCounter,
+        run: ActiveRun,
+        room: Room,
+        stretch: Stretch,
+    ) -> None:
         self._store = store
+        self._steering = steering
         self._tokens = tokens
         self._run = run
         self._room = room
@@ -149,7 +167,11 @@ class RunConversation:
         return unanswered(self._reply)
 
     async def window(self) -> Given:
-        """What fits: the newest of what was said before, and all of the reply. Raises `ContextTooLong`."""
+        """What fits: the newest of what was said before, and all of the reply, with what the user has said meanwhile.
+
+        Raises `ContextTooLong`, and `LeaseLost`, and the run is lost, if it is another's by now.
+        """
+        await self._take_steered()
         self._given = self.fitted()
         return Given(self._given.messages, self._given.reserve)
 
@@ -181,6 +203,8 @@ class RunConversation:
     async def resume(self, message_id: MessageId) -> None:
         """Take what is stored of this reply, which somebody else began."""
         self._take([decode(item) for item in await self._store.items(message_id)])
+        told = {item.stands_for for item in self._reply}
+        self._groups = [group for group in self._groups if group.message_id not in told]
 
     def fullness(self) -> ContextUsage:
         """How full the window is, and of what. Raises `ContextTooLong`."""
@@ -210,6 +234,22 @@ class RunConversation:
             )
         except DoesNotFit as error:
             raise _too_long(error, room) from error
+
+    async def _take_steered(self) -> None:
+        run, reply_id = self._run, self._run.draft.message_id
+        if reply_id is None:
+            return
+        position = len(self._reply)
+        taken = await until_answered(
+            lambda: self._steering.take(run.claimed, reply_id, position=position, overhead=MESSAGE_OVERHEAD)
+        )
+        if taken is None:
+            run.lose()
+            raise LeaseLost
+        for steered in taken:
+            run.emit(MessageTaken(steered.message_id))
+            run.answers(steered.message_id)
+            self._take([decode(item) for item in steered.items])
 
     def _take(self, items: Sequence[Item]) -> None:
         self._reply.extend(items)

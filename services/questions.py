@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from db.ids import MessageId, PersonaId, SessionId, UserId
 from db.records import MessageRecord, RunRecord
 from db.stores.messages import MessageStore
 from db.stores.personas import PersonaStore
-from db.stores.runs import RunStore, WhenBusy
+from db.stores.runs import RunStore
 from services.errors import InvalidRequest, NotFound
 from services.providers.registry import Providers
 
@@ -23,7 +23,7 @@ class Regenerate:
 
     message_id: MessageId
     client_message_id: str | None = None
-    when_busy: WhenBusy = "interrupt"
+    when_busy: Literal["interrupt", "queue", "reject"] = "interrupt"
     persona_id: PersonaId | None = None
     connection: str | None = None
     model: str | None = None

@@ -32,6 +32,9 @@ class RunFrames:
     def __init__(self, run: RunRecord, reader: Reader | None) -> None:
         self._run = run
         self._reader = reader
+        self._answering = run.handed_to or run.id
+        self._is_sure = run.handed_to is None
+        """Whether it is known which run answers: the one that the message was handed to, or its own."""
         self._reply_is_over = False
         self._has_ended = False
 
@@ -41,7 +44,7 @@ class RunFrames:
         Raises `NotFound` if the session is deleted meanwhile.
         """
         while self._reader is not None and not self._has_ended:
-            frames = [frame for frame in await self._read(self._reader) if frame.run_id == self._run.id]
+            frames = [frame for frame in await self._read(self._reader) if self._is_about_it(frame)]
             for position, frame in enumerate(frames, 1):
                 if self._is_last(frame):
                     return frames[:position]
@@ -52,7 +55,7 @@ class RunFrames:
     async def reply_end(self) -> None:
         """Return when the reply is over; what comes after it is not waited for."""
         while frames := await self.next():
-            if any(frame.type == "assistant_end" for frame in frames):
+            if self._is_sure and any(frame.type == "assistant_end" for frame in frames):
                 return
 
     async def _read(self, reader: Reader) -> Sequence[Frame]:
@@ -63,9 +66,20 @@ class RunFrames:
         except PastIsGone as error:
             raise Unavailable("The reply's events were dropped after their time.") from error
 
+    def _is_about_it(self, frame: Frame) -> bool:
+        if not self._is_sure and (frame.run_id == self._run.id or self._is_taking(frame)):
+            self._answering, self._is_sure = frame.run_id or self._run.id, True
+        return frame.run_id == self._answering
+
+    def _is_taking(self, frame: Frame) -> bool:
+        taken = frame.type == "message_taken" and orjson.loads(frame.text)["message_id"]
+        return taken == str(self._run.user_message_id)
+
     def _is_last(self, frame: Frame) -> bool:
         """A run ends with its post-response work, done or interrupted, or with a reply that did not succeed."""
         match frame.type:
+            case _ if not self._is_sure or frame.run_id != self._answering:
+                return False
             case "assistant_end":
                 self._reply_is_over = True
                 self._has_ended = orjson.loads(frame.text)["finish_reason"] in ("interrupted", "error")
@@ -110,6 +124,9 @@ class ReplyService:
 
     async def _reply(self, owner_id: UserId, session_id: SessionId, run_id: RunId) -> Reply:
         run = await self._run(owner_id, session_id, run_id)
+        if run.finish_reason == "steered" and run.reply_message_id is not None:
+            reply = await self._messages.get(run.reply_message_id, owner_id)
+            run = await self._run(owner_id, session_id, reply.run_id) if reply and reply.run_id else run
         said = {message.id: message for message in await self._runs.messages_of(run)}
         siblings = await self._messages.siblings(session_id, list(said))
         question = said.get(run.user_message_id)

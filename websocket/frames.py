@@ -44,7 +44,7 @@ class MessageFrame(Frame):
     connection_id: str | None = Field(None, min_length=1, max_length=200)
     model: str | None = Field(None, min_length=1, max_length=200)
     controls: dict[str, Any] = Field(default_factory=dict[str, Any])
-    when_busy: Literal["interrupt", "queue", "reject"] = "interrupt"
+    when_busy: Literal["interrupt", "queue", "reject", "steer"] = "interrupt"
     replaces: UUID | None = Field(None, description="Your message that this one is an edit of; it stays in its branch.")
 
     @model_validator(mode="after")
@@ -166,12 +166,23 @@ class RunEvent(SessionEvent):
 
 
 class MessageAcceptedFrame(RunEvent):
-    """Your words are stored and will be answered, or old ones once more: the active branch ends with `message_id`."""
+    """Your words are stored and will be answered, or old ones once more: the active branch ends with `message_id`.
+
+    Of a run that is at work already: your words are to steer it. `message_taken` says that it has taken them; else a
+    run of their own begins with this event once more.
+    """
 
     type: Literal["message_accepted"]
     message_id: UUID
     client_message_id: str
     queued: bool
+
+
+class MessageTakenFrame(RunEvent):
+    """The run has taken a message that was accepted while it worked: its reply is to that one, too."""
+
+    type: Literal["message_taken"]
+    message_id: UUID
 
 
 class StageUpdateFrame(RunEvent):
@@ -350,6 +361,7 @@ ServerFrame = Annotated[
     | PongFrame
     | ServerShutdownFrame
     | MessageAcceptedFrame
+    | MessageTakenFrame
     | StageUpdateFrame
     | ContextUsageFrame
     | ContextCompactedFrame

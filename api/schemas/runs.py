@@ -37,7 +37,8 @@ class MessageSend(Body):
         None, description="Your own id for this message: sent again, it gets the same run and not a second one."
     )
     when_busy: Annotated[WhenBusy, NotNull] = Field(
-        "interrupt", description="If a reply is running: stop it, answer after it, or refuse."
+        "interrupt",
+        description="If a reply is running: stop it, answer after it, refuse, or let the reply take it in on the way.",
     )
     persona_id: UUID | None = Field(None, description="Who answers this message, instead of the session's persona.")
     connection_id: Name | None = Field(None, description="The model server for this message.")
@@ -75,7 +76,7 @@ class RegenerateRequest(Body):
     client_message_id: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
         None, description="Your own id for this request: sent again, it gets the same run and not a second one."
     )
-    when_busy: Annotated[WhenBusy, NotNull] = Field(
+    when_busy: Annotated[Literal["interrupt", "queue", "reject"], NotNull] = Field(
         "interrupt", description="If a reply is running: stop it, answer after it, or refuse."
     )
     persona_id: UUID | None = Field(None, description="Who answers this time.")
@@ -132,7 +133,9 @@ class RunSummary(Answer):
     user_message_id: UUID
     message_id: UUID | None = Field(description="The reply, once it is stored.")
     state: RunState
-    finish_reason: Literal["stop", "length", "interrupted", "refusal", "max_turns", "error"] | None
+    finish_reason: Literal["stop", "length", "interrupted", "refusal", "max_turns", "error", "steered"] | None = Field(
+        description="`steered`: another run took its message into the reply that it was making."
+    )
     interrupted_by: str | None
     error: RunError | None
     usage: Usage | None

@@ -15,7 +15,11 @@ from db.stores.rows import record, record_or_none, records
 if TYPE_CHECKING:
     from db.pool import PooledConnection
 
-WhenBusy = Literal["interrupt", "queue", "reject"]
+WhenBusy = Literal["interrupt", "queue", "reject", "steer"]
+
+
+Announce = Callable[[bool, RunId], NewEvent]
+"""Makes the event that says that a message is accepted: whether it waits, and under which run it is told."""
 
 
 class NoSuchSession(DatabaseError):
@@ -159,17 +163,17 @@ class RunStore:
         replica_id: ReplicaId,
         when_busy: WhenBusy,
         queue_limit: int,
-        announce: Callable[[bool], NewEvent],
+        announce: Announce,
     ) -> Accepted:
         """Store the user's words and the run in one transaction, and take the lease if the session is idle.
 
-        The same `client_message_id` gives the run that was accepted before. `announce(queued)` makes the
-        event that says so. Raises `NoSuchSession`, `NoSuchMessage`, `RunIsActive` (with `when_busy="reject"`),
-        `QueueIsFull`.
+        The same `client_message_id` gives the run that was accepted before. `announce(queued, run_id)` makes the
+        event that says so; with `when_busy="steer"` it names the run that is to take the words, if that can be. Raises
+        `NoSuchSession`, `NoSuchMessage`, `RunIsActive` (with `when_busy="reject"`), `QueueIsFull`.
         """
         try:
             async with self._database.connection() as connection:
-                idle = await self._insert(connection, new, replica_id, announce(False), waits=False)
+                idle = await self._insert(connection, new, replica_id, announce(False, new.id), waits=False)
         except DuplicateName:
             idle = None  # a retry: the other way finds the run that is there
         if idle is not None:
@@ -182,7 +186,7 @@ class RunStore:
         replica_id: ReplicaId,
         when_busy: WhenBusy,
         queue_limit: int,
-        announce: Callable[[bool], NewEvent],
+        announce: Announce,
     ) -> Accepted:
         async with self._database.transaction() as connection:
             # The journal's row is locked before any other row is read, here and everywhere: what follows sees
@@ -210,7 +214,9 @@ class RunStore:
                 raise RunIsActive(str(known[0].id))
             if len(known) > queue_limit:
                 raise QueueIsFull(str(new.session_id))
-            claimed = await self._insert(connection, new, replica_id, announce(bool(known)), waits=bool(known))
+            steers = await _steers(connection, new, known) if when_busy == "steer" else None
+            event = announce(bool(known) and steers is None, steers or new.id)
+            claimed = await self._insert(connection, new, replica_id, event, waits=bool(known), steers=steers)
             assert claimed is not None, "nothing can have changed under the lock"
             if known and when_busy == "interrupt":
                 # A message that is only waiting for its own interrupt to take effect is as good as running.
@@ -221,7 +227,14 @@ class RunStore:
         return Accepted(claimed.run, is_new=True, claimed=claimed)
 
     async def _insert(
-        self, connection: "PooledConnection", new: NewRun, replica_id: ReplicaId, event: NewEvent, *, waits: bool
+        self,
+        connection: "PooledConnection",
+        new: NewRun,
+        replica_id: ReplicaId,
+        event: NewEvent,
+        *,
+        waits: bool,
+        steers: RunId | None = None,
     ) -> Claimed | None:
         """Store it all in one statement; None if the session is not idle (and the run does not wait for it).
 
@@ -260,7 +273,7 @@ class RunStore:
                 RETURNING j.last_seq, j.fence, place.parent_id, place.waits_for
             ), event AS (
                 INSERT INTO events (session_id, seq, run_id, type, body)
-                SELECT $1, head.last_seq, $2, $11, $12 FROM head
+                SELECT $1, head.last_seq, coalesce($16::uuid, $2), $11, $12 FROM head
             ), said AS (
                 INSERT INTO messages (id, session_id, parent_id, waits_for, run_id, role, content, token_count)
                 SELECT t.id, $1, coalesce(lag(t.id) OVER (ORDER BY t.ordinal), head.parent_id),
@@ -273,10 +286,11 @@ class RunStore:
                 FROM head WHERE s.id = $1
             )
             INSERT INTO runs
-                (id, session_id, owner_id, client_message_id, user_message_id, state, request, first_seq, started_at)
+                (id, session_id, owner_id, client_message_id, user_message_id, state, request, first_seq, started_at,
+                 handed_to)
             SELECT $2, $1, $13, $3, coalesce($15, ($4::uuid[])[cardinality($4::uuid[])]),
                    CASE WHEN $8 THEN 'queued' ELSE 'running' END, $7,
-                   head.last_seq, CASE WHEN $8 THEN NULL ELSE now() END
+                   head.last_seq, CASE WHEN $8 THEN NULL ELSE now() END, $16
             FROM head
             RETURNING *, (SELECT fence FROM head) AS fence
             """,
@@ -295,6 +309,7 @@ class RunStore:
             new.owner_id,
             new.replaces,
             new.answers,
+            steers,
         )
         return None if row is None else Claimed(record(RunRecord, row), Lease(replica_id, row["fence"]))
 
@@ -638,6 +653,19 @@ async def _lock_journal(connection: "PooledConnection", session_id: SessionId):
     return await connection.fetchrow(
         "SELECT last_seq, fence, run_id FROM journals WHERE session_id = $1 FOR UPDATE", session_id
     )
+
+
+async def _steers(connection: "PooledConnection", new: NewRun, unfinished: Sequence[RunRecord]) -> RunId | None:
+    """The running run that can take the new words before anything else that waits; None if they are not for it.
+
+    Then they stand behind what it answers, with nothing in between but what steers it, too.
+    """
+    if not unfinished or unfinished[0].state != "running" or new.replaces is not None:
+        return None
+    if any(run.handed_to is None or run.interrupt_by for run in unfinished[1:]):
+        return None
+    leaf = await connection.fetchval("SELECT active_leaf_id FROM sessions WHERE id = $1", new.session_id)
+    return unfinished[0].id if leaf == unfinished[-1].user_message_id else None
 
 
 async def _check_message(connection: "PooledConnection", session_id: SessionId, message_id: MessageId | None) -> None:

@@ -31,6 +31,8 @@ class Item:
     message: ModelMessage
     tokens: int
     files: tuple[Mapping[str, Any], ...] = ()
+    stands_for: UUID | None = None
+    """A message of the history that is told here, in the middle of a reply, and not in its own place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,9 @@ class Group:
 
 def groups_of(messages: Sequence[ContextMessage]) -> list[Group]:
     """What the model is told of these messages, legal for any provider. Those that say nothing are not there."""
-    groups = (Group(message.id, message.role, _items_of(message)) for message in messages)
-    return [group for group in groups if group.items]
+    groups = [Group(message.id, message.role, _items_of(message)) for message in messages]
+    told = {item.stands_for for group in groups for item in group.items}
+    return [group for group in groups if group.items and group.message_id not in told]
 
 
 def encode(item: Item) -> ContextItemRecord:
@@ -58,6 +61,8 @@ def encode(item: Item) -> ContextItemRecord:
     body = _body(item.message)
     if item.files:
         body["files"] = [dict(file) for file in item.files]
+    if item.stands_for:
+        body["message_id"] = str(item.stands_for)
     return ContextItemRecord(body, item.tokens)
 
 
@@ -77,7 +82,7 @@ def decode(record: ContextItemRecord) -> Item:
             message = ChatMessage(role, text)
         case _:
             message = ChatMessage("user", text)
-    return Item(message, record.token_count, files)
+    return Item(message, record.token_count, files, _id_or_none(body.get("message_id")))
 
 
 def texts_of(message: ModelMessage) -> tuple[str, ...]:
@@ -123,6 +128,13 @@ def mended(items: Sequence[Item]) -> list[Item]:
     known = {id(item.message): item for item in items}
     legal = repaired(item.message for item in items)
     return [known.get(id(message)) or Item(message, _at_most(message)) for message in legal]
+
+
+def _id_or_none(text: object) -> UUID | None:
+    try:
+        return UUID(str(text)) if text else None
+    except ValueError:
+        return None
 
 
 def _is_said(item: Item) -> bool:

@@ -4,9 +4,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from db.ids import MessageId
 from db.records import RunRecord
 from db.stores.runs import Claimed
 from services.agent.types import Usage, total
@@ -42,6 +43,8 @@ class ActiveRun:
 
     def __init__(self, claimed: Claimed, *, reply_bytes: int) -> None:
         self.claimed = claimed
+        self.is_announced = claimed.run.handed_to is None
+        """Whether readers know it by its own id."""
         self.draft = Draft()
         self.phase: Phase = "composing"
         self.interrupt: Interrupt | None = None
@@ -72,6 +75,10 @@ class ActiveRun:
     def record(self) -> RunRecord:
         """The run as it was accepted."""
         return self.claimed.run
+
+    def answers(self, message_id: MessageId) -> None:
+        """Note that the reply stands behind that message now, which the run has taken."""
+        self.claimed = replace(self.claimed, run=replace(self.claimed.run, user_message_id=message_id))
 
     def attach(self, log: RunLog, task: asyncio.Task[None]) -> None:
         """For the engine: where events go, and the task that works."""

@@ -12,6 +12,7 @@ from db.records import EventRecord
 from services.runs.events import (
     ApprovalRequired,
     AssistantStart,
+    MessageTaken,
     RefusalDelta,
     RunEvent,
     TextDelta,
@@ -20,6 +21,7 @@ from services.runs.events import (
     ToolStart,
 )
 
+_DELTAS = {kind.type: kind for kind in (TextDelta, ThinkingDelta, RefusalDelta)}
 _PART_OF = {TextDelta: "text", ThinkingDelta: "thinking", RefusalDelta: "refusal"}
 
 
@@ -53,6 +55,8 @@ class Draft:
         elif isinstance(event, AssistantStart):
             self.message_id = MessageId(event.message_id)
             self.provider, self.model = event.provider, event.model
+        elif isinstance(event, MessageTaken):
+            self._add_part({"type": "user_message", "message_id": str(event.message_id)})
         elif isinstance(event, ToolStart | ApprovalRequired):
             self._begin_call(event)
         elif isinstance(event, ToolDone):
@@ -140,12 +144,10 @@ class Draft:
 def _parse(type: str, body: Mapping[str, Any]) -> RunEvent | None:
     """The stored event, if it is one that a reply is made of."""
     match type:
-        case TextDelta.type:
-            return TextDelta(body["delta"])
-        case ThinkingDelta.type:
-            return ThinkingDelta(body["delta"])
-        case RefusalDelta.type:
-            return RefusalDelta(body["delta"])
+        case TextDelta.type | ThinkingDelta.type | RefusalDelta.type:
+            return _DELTAS[type](body["delta"])
+        case MessageTaken.type:
+            return MessageTaken(UUID(body["message_id"]))
         case AssistantStart.type:
             persona_id = body["persona_id"] and UUID(body["persona_id"])
             return AssistantStart(UUID(body["message_id"]), persona_id, body["provider"], body["model"])

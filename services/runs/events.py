@@ -41,12 +41,24 @@ STAGES: Mapping[int, Stage] = {
 
 @dataclass(frozen=True, slots=True)
 class MessageAccepted:
-    """The user's words are stored and will be answered; the session's active branch ends with them now."""
+    """The user's words are stored and will be answered; the session's active branch ends with them now.
+
+    Told of a run that is at work already: they are to steer it. If it cannot take them any more (`message_taken` says
+    that it has), a run of their own begins with this event once more.
+    """
 
     type: ClassVar[str] = "message_accepted"
     message_id: UUID
     client_message_id: str
     queued: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MessageTaken:
+    """The run has taken a message of the user that was accepted while it worked: its reply is to that one, too."""
+
+    type: ClassVar[str] = "message_taken"
+    message_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +245,7 @@ class SessionUpdated:
 Delta = TextDelta | ThinkingDelta | RefusalDelta
 RunEvent = (
     MessageAccepted
+    | MessageTaken
     | StageUpdate
     | ContextUsage
     | ContextCompacted

@@ -12,6 +12,7 @@ from db.ids import LOCAL_OWNER, SessionId
 from db.pool import Database
 from db.stores.context import ContextStore
 from db.stores.events import EventStore
+from db.stores.steering import SteeringStore
 from services.agent.types import ChatMessage, ToolCall, ToolCallMessage, ToolResultMessage
 from services.casting import Casting
 from services.chat import Send
@@ -57,7 +58,7 @@ def conversations_over(database: Database, services: Services) -> Conversations:
     events, tokens, store = EventStore(database), TokenCounter(), ContextStore(database)
     journal = Journal(events, Feeds(events), lease_seconds=1, pending_characters=1_000)
     compactor = Compactor(store, tokens, services.providers, journal, SummarySettings(None, None, 5))
-    return Conversations(store, tokens, compactor, ContextLimits(8192, 512, 0.8))
+    return Conversations(store, SteeringStore(database), tokens, compactor, ContextLimits(8192, 512, 0.8))
 
 
 async def streaming(
