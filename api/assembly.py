@@ -15,6 +15,7 @@ from db.ids import LOCAL_OWNER, ReplicaId, new_id
 from db.migrate import read_migrations
 from db.pool import Database
 from db.stores.context import ContextStore
+from db.stores.editing import EditingStore
 from db.stores.events import EventStore
 from db.stores.files import FileStore
 from db.stores.first_run import FirstRunStore
@@ -37,8 +38,10 @@ from services.casting import CastingOffice
 from services.chat import ChatLimits, ChatService
 from services.compactor import Compactor, SummarySettings
 from services.context.tokens import TokenCounter
+from services.contexts import ContextService
 from services.conversation import ContextLimits, Conversations
 from services.documents.reader import DocumentReader, ReaderLimits
+from services.editing import MessageEditor
 from services.files import FileLimits, FileService
 from services.first_run.welcome import Welcome
 from services.health import HealthService
@@ -84,6 +87,8 @@ class Services:
     approvals: ApprovalService
     toolbox: Toolbox
     messages: MessageService
+    editor: MessageEditor
+    contexts: ContextService
     search: MessageSearch
     personas: PersonaService
     modules: ModuleService
@@ -206,6 +211,17 @@ async def open_services(
         approvals=approvals,
         toolbox=tooling.toolbox,
         messages=MessageService(messages, chat),
+        editor=MessageEditor(
+            EditingStore(database), messages, tokens, journal, message_bytes=settings.limits.message_bytes
+        ),
+        contexts=ContextService(
+            sessions=sessions,
+            runs=runs,
+            store=context,
+            casting=casting,
+            compactor=compactor,
+            limits=_context_limits(settings),
+        ),
         search=MessageSearch(SearchStore(database), sessions),
         personas=persona_service,
         modules=module_service,

@@ -13,6 +13,8 @@ from api.settings import Settings
 from api.streams import EventStreams
 from db.ids import LOCAL_OWNER, UserId
 from services.chat import ChatService
+from services.contexts import ContextService
+from services.editing import MessageEditor
 from services.files import FileService
 from services.health import HealthService
 from services.images import ImageService
@@ -57,6 +59,14 @@ def _sessions(connection: HTTPConnection) -> SessionService:
 
 def _messages(connection: HTTPConnection) -> MessageService:
     return services_of(connection).messages
+
+
+def _editor(connection: HTTPConnection) -> MessageEditor:
+    return services_of(connection).editor
+
+
+def _contexts(connection: HTTPConnection) -> ContextService:
+    return services_of(connection).contexts
 
 
 def _search(connection: HTTPConnection) -> MessageSearch:
@@ -140,6 +150,8 @@ Approvals = Annotated[ApprovalService, Depends(_approvals)]
 Tools = Annotated[Toolbox, Depends(_toolbox)]
 Sessions = Annotated[SessionService, Depends(_sessions)]
 Messages = Annotated[MessageService, Depends(_messages)]
+Editor = Annotated[MessageEditor, Depends(_editor)]
+Contexts = Annotated[ContextService, Depends(_contexts)]
 Search = Annotated[MessageSearch, Depends(_search)]
 Replies = Annotated[ReplyService, Depends(_replies)]
 Personas = Annotated[PersonaService, Depends(_personas)]

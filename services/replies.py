@@ -142,4 +142,4 @@ class ReplyService:
 
 
 def _answer(said: dict[MessageId, MessageRecord], message_id: MessageId | None) -> MessageRecord | None:
-    return None if message_id is None else said[message_id]
+    return None if message_id is None else said.get(message_id)

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from api.routes import (
     approvals,
+    context,
     documents,
     files,
     images,
@@ -27,6 +28,7 @@ routers: tuple[APIRouter, ...] = (
     sessions_router,
     conversations_router,
     files.router,
+    context.router,
     approvals.router,
     memories.router,
     messages.router,

@@ -3,11 +3,11 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from api.dependencies import CurrentUser, Messages, Search
+from api.dependencies import CurrentUser, Editor, Messages, Search, takes_json
 from api.routes.responses import problems
-from api.schemas.messages import History, Message
+from api.schemas.messages import History, Message, MessageCreate, MessageUpdate
 from api.schemas.model import Text
 from api.schemas.pages import Before, Limit, cursor_of, link_next
 from api.schemas.search import FoundMessage, FoundMessages
@@ -15,7 +15,7 @@ from db.ids import MessageId, SessionId
 from db.records import MessageRole
 from services.errors import InvalidRequest
 
-router = APIRouter(tags=["messages"])
+router = APIRouter(tags=["messages"], dependencies=[Depends(takes_json)])
 
 _QUERY = 'Words, "phrases", `or`, `-unwanted` ones, and `begin*` of words; the last word may be unfinished.'
 
@@ -77,3 +77,38 @@ async def search_messages(
 async def get_message(message_id: UUID, user: CurrentUser, messages: Messages) -> Message:
     """One message."""
     return Message.of(*await messages.get(user, MessageId(message_id)))
+
+
+@router.post("/api/messages", status_code=201, operation_id="addMessage", responses=problems(404, 409, changes=True))
+async def add_message(body: MessageCreate, user: CurrentUser, editor: Editor, response: Response) -> Message:
+    """Add a message that nobody is to answer: a note, or a part of a conversation from elsewhere."""
+    message = Message.of(
+        *await editor.add(
+            user,
+            SessionId(body.session),
+            role=body.role,
+            content=body.content,
+            parent_id=body.parent_id and MessageId(body.parent_id),
+            metadata=body.metadata,
+        )
+    )
+    response.headers["location"] = f"/api/messages/{message.id}"
+    return message
+
+
+@router.put("/api/messages/{message_id}", operation_id="putMessage", responses=problems(404, 409, changes=True))
+@router.patch("/api/messages/{message_id}", operation_id="updateMessage", responses=problems(404, 409, changes=True))
+async def update_message(message_id: UUID, body: MessageUpdate, user: CurrentUser, editor: Editor) -> Message:
+    """Change what stands in a message, in the history and in what the model is told of it. No branch begins."""
+    return Message.of(*await editor.edit(user, MessageId(message_id), body.given()))
+
+
+@router.delete(
+    "/api/messages/{message_id}",
+    status_code=204,
+    operation_id="deleteMessage",
+    responses=problems(404, 409, changes=True),
+)
+async def delete_message(message_id: UUID, user: CurrentUser, editor: Editor) -> None:
+    """Delete a message; what followed it follows the one before it."""
+    await editor.delete(user, MessageId(message_id))

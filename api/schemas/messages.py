@@ -1,16 +1,47 @@
 """The history over REST."""
 
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from api.schemas.model import Answer
+from api.schemas.model import Answer, Body, Metadata, NotNull, Text
 from api.schemas.pages import Page, cursor_of
 from db.records import MessageRecord, MessageRole
 from db.stores.messages import Siblings
 from services.messages import HistoryPage
+
+
+class MessageCreate(Body):
+    """A message that no run makes."""
+
+    session_id: UUID | None = None
+    conversation_id: UUID | None = Field(None, description="The same as `session_id`; give either.")
+    role: MessageRole
+    content: Text
+    parent_id: UUID | None = Field(None, description="What it follows; otherwise the newest of the active branch.")
+    metadata: Metadata | None = None
+
+    @model_validator(mode="after")
+    def _names_its_session(self) -> Self:
+        if len({self.session_id, self.conversation_id} - {None}) != 1:
+            raise ValueError("give session_id or conversation_id")
+        return self
+
+    @property
+    def session(self) -> UUID:
+        """The session, whatever it was called."""
+        named = self.session_id or self.conversation_id
+        assert named is not None, "it was validated"
+        return named
+
+
+class MessageUpdate(Body):
+    """The fields to change; those left out stay as they are."""
+
+    content: Annotated[Text, NotNull] = ""
+    metadata: Metadata | None = Field(None, description="Null for none.")
 
 
 class MessageSiblings(Answer):

@@ -140,6 +140,7 @@ class RunSummary(Answer):
     error: RunError | None
     usage: Usage | None
     timings: dict[str, Any] | None
+    context: dict[str, Any] | None = Field(description="What filled the model's window, in tokens (estimates).")
     first_seq: int = Field(description="The position of its first event.")
     last_seq: int | None = Field(
         description="The position of its last event, apart from those of work that went on after the reply."
@@ -236,6 +237,7 @@ def _seen(record: RunRecord) -> dict[str, Any]:
         "error": _of_error(record.error),
         "usage": record.usage,
         "timings": record.timings,
+        "context": record.context,
         "first_seq": record.first_seq,
         "last_seq": record.last_seq,
         "created_at": record.created_at,
