@@ -71,6 +71,7 @@ class PromptTrace(Answer):
     model_config = ConfigDict(extra="allow")
 
     modules: list[ModuleTrace]
+    after: list[ModuleTrace] = Field(default_factory=list[ModuleTrace], description="Modules that ran after the reply.")
     warnings: list[str]
 
 

@@ -169,6 +169,8 @@ class Run(RunSummary):
     def of(cls, record: RunRecord, stored: RunTraceRecord | None) -> Self:
         """What a client sees of the record, and of the prompt that was stored with it."""
         trace = stored and {name: part for name, part in stored.trace.items() if name != RECIPE}
+        if trace:
+            trace["after"] = list(trace.get("after", {}).values())
         return cls.model_validate(_seen(record) | {"prompt": stored and stored.prompt, "trace": trace})
 
 

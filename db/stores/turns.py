@@ -160,13 +160,14 @@ class TurnStore:
         fence: int,
         trace: NewTrace | None = None,
         after: Mapping[str, Any] | None = None,
+        usage: Mapping[str, Any] | None = None,
     ) -> bool:
         """Store all that a run's modules gave, or nothing; False if whoever holds that fence must not write any more.
 
         The fence is that of the session's lease or of the work after the run's reply. Doing it again changes nothing.
         What a later run has given or set is never replaced, a failure keeps the last good text, and what belongs to a
         module that is gone is dropped. `trace` goes in place of the run's; `after` is added to it: what came of
-        modules after the reply, by name.
+        modules after the reply, by name. `usage` is added to that of the work after the reply, by a name for each part.
         """
         async with self._database.connection() as connection:
             kept = await connection.fetchval(
@@ -212,6 +213,9 @@ class TurnStore:
                     UPDATE run_traces t
                     SET trace = t.trace || jsonb_build_object('after', coalesce(t.trace -> 'after', '{}') || $7::jsonb)
                     FROM mine WHERE t.run_id = mine.id AND $7::jsonb IS NOT NULL
+                ), spent AS (
+                    UPDATE post_responses p SET usage = p.usage || $8::jsonb
+                    FROM mine WHERE p.run_id = mine.id AND $8::jsonb IS NOT NULL
                 )
                 SELECT true FROM mine
                 """,
@@ -222,6 +226,7 @@ class TurnStore:
                 None if trace is None else trace.prompt,
                 None if trace is None else trace.trace,
                 after,
+                usage,
             )
         return kept is True
 

@@ -1,6 +1,7 @@
 """Stages 4 and 5: what modules do once the reply is there, for the turns to come."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from db.records import RunRecord
@@ -71,19 +72,27 @@ class AfterReply:
         self, work: PostWork, stage: int, turn: Turn, planned: Plan, names: Sequence[str], stored: set[str]
     ) -> None:
         work.emit(StageUpdate.began(stage))
+        turn.usage = None
         await speak_all(turn, planned, names)
-        await self._keep(work, turn, names, stored)
+        await self._keep(work, turn, names, stored, f"stage {stage}")
         work.emit(ended(turn, stage, names))
 
-    async def _keep(self, work: PostWork, turn: Turn, names: Sequence[str], stored: set[str]) -> None:
+    async def _keep(self, work: PostWork, turn: Turn, names: Sequence[str], stored: set[str], stage: str) -> None:
         """Store what the stage gave, also of modules that its scripts ran, and nothing twice."""
         record = work.record
         results = results_of(turn, besides=stored)
         told = {name: await self._entry(turn, name) for name in names}
         if not told and not results:
             return
-        fence = work.claimed.fence
-        if not await self._store.keep(record.id, record.owner_id, results, fence=fence, after=told):
+        kept = await self._store.keep(
+            record.id,
+            record.owner_id,
+            results,
+            fence=work.claimed.fence,
+            after=told,
+            usage=turn.usage and {stage: asdict(turn.usage)},
+        )
+        if not kept:
             work.lose()  # somebody else does it by now
         stored.update(name for name, said in turn.finished().items() if said.ran)
 

@@ -39,6 +39,7 @@ class OnDemand:
     async def run(self, run: ActiveRun, casting: Casting, name: str) -> str | None:
         """What the module says; None if it failed. A script that has run in this turn is not run again."""
         record = run.record
+        await run.stored()  # what the prompt's modules have given counts here
         facts = await self._reader.facts(record, casting, f"@{{{name}}}")
         if name not in facts.modules:
             return None

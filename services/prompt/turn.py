@@ -1,7 +1,6 @@
 """The modules of one turn: when they speak, and what they say. Each runs at most once."""
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from services.scripts.places import Hurry
 from services.scripts.sandbox import Sandbox
 from services.scripts.types import ScriptError, ScriptFault, ScriptHost, ScriptLimits, ScriptResult
 from services.scripts.values import Json
+from services.scripts.workers import InterpreterMissing
 
 SILENT = Template(())
 DEEPEST_CALL = 3
@@ -248,22 +248,27 @@ class Turn:
         return Said(state, words, "its last run failed", outputs=stored.outputs)
 
     async def _run(self, module: ModuleRecord) -> Said:
-        begun = time.monotonic()
-        view = ModuleSight(self, module)
-        standard = self._times.with_ai if module.requires_ai else self._times.without_ai
-        limits = replace(self._limits, timeout_ms=module.timeout_ms or standard)
-        hurry = self._hurries[module.name]
-        result = await self._sandbox.run(module.script, self._host_for(view), limits, may_use_ai=True, hurry=hurry)
-        ms = round((time.monotonic() - begun) * 1000)
+        sight = ModuleSight(self, module)
+        result = await self._run_script(module, sight)
+        ms = round(result.duration_ms)
         if result.error is not None:
             said = self._failed(module, result.error, result, ms)
         else:
             texts = _texts(result.outputs)
             words = Contribution(None if module.content.strip() else "\n".join(texts.values()), texts)
-            changed = view.changed_variables()
-            said = Said("spoke", words, "", True, result.outputs, changed, ms=ms, result=result)
+            said = Said("spoke", words, "", True, result.outputs, sight.changed_variables(), ms=ms, result=result)
         self._said[module.name] = said
         return said
+
+    async def _run_script(self, module: ModuleRecord, sight: ModuleSight) -> ScriptResult:
+        standard = self._times.with_ai if module.requires_ai else self._times.without_ai
+        limits = replace(self._limits, timeout_ms=module.timeout_ms or standard)
+        hurry = self._hurries[module.name]
+        try:
+            return await self._sandbox.run(module.script, self._host_for(sight), limits, may_use_ai=True, hurry=hurry)
+        except InterpreterMissing as missing:  # that costs the words of scripts, and nobody a reply
+            error = ScriptError(type(missing).__name__, missing.message)
+            return ScriptResult(outputs={}, printed="", logs=(), calls=0, error=error, duration_ms=0)
 
     def _failed(self, module: ModuleRecord, error: ScriptError, result: ScriptResult, ms: int) -> Said:
         """It says what it said last, and nothing if it has never spoken."""

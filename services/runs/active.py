@@ -123,6 +123,11 @@ class ActiveRun:
         self._storing = asyncio.create_task(_logged(work), name=f"storing for run {self.record.id}")
         self.log.hold(self._storing)
 
+    async def stored(self) -> None:
+        """Wait until that work is done."""
+        if self._storing is not None:
+            await asyncio.wait([self._storing])
+
     async def end(self) -> None:
         """For the engine: the run is over, and with it all that was done for it."""
         if self._storing is not None:

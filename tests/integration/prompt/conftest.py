@@ -42,6 +42,7 @@ class Studio:
     def __init__(self, database: Database, services: Services, model: OpenAIFake) -> None:
         self.services = services
         self.model = model
+        self._database = database
         self._modules = ModuleStore(database)
         self._personas = PersonaStore(database)
         self._traces = RunTraceStore(database)
@@ -80,6 +81,11 @@ class Studio:
         """What the model server was given as the system prompt."""
         messages = self.model.requests[request].body["messages"]
         return messages[0]["content"] if messages[0]["role"] == "system" else None
+
+    async def look(self, query: str) -> list[Any]:
+        """The first column of what the database answers."""
+        async with self._database.connection() as connection:
+            return [row[0] for row in await connection.fetch(query)]
 
     async def trace(self, frames: list[Frame]) -> RunTraceRecord:
         """The stored trace of the run that these events are of."""

@@ -9,6 +9,7 @@ import pytest
 from tests.fakes.openai_server import OpenAIFake
 from tests.integration.rest.conftest import Stranger
 from tests.integration.rest.reading import problem
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -29,7 +30,8 @@ async def test_a_run_tells_its_prompt_and_how_it_came_about(http: httpx2.AsyncCl
     found = (await http.get(run["path"])).json()
 
     assert found["prompt"] == run["told"] == "Dear Be brief. @nobody"
-    assert set(found["trace"]) == {"modules", "warnings"}
+    assert set(found["trace"]) == {"modules", "after", "warnings"}
+    assert found["trace"]["after"] == []
     style, nobody = found["trace"]["modules"]
     assert (style["module"], style["version"], style["state"]) == (run["module"]["name"], 1, "spoke")
     assert (nobody["module"], nobody["version"], nobody["state"]) == ("nobody", None, "unknown")
@@ -91,3 +93,25 @@ async def test_runs_are_listed_newest_first_a_page_at_a_time(http: httpx2.AsyncC
 async def test_the_runs_of_somebody_else_are_not_listed(http: httpx2.AsyncClient, stranger: Stranger) -> None:
     problem(await http.get(f"/api/sessions/{stranger.session_id}/runs"), 404, "not_found")
     problem(await http.get(f"/api/sessions/{uuid4()}/runs"), 404, "not_found")
+
+
+async def test_a_run_tells_what_became_of_modules_after_the_reply(http: httpx2.AsyncClient) -> None:
+    name = f"late_{uuid4().hex[:12]}"
+    script = 'ctx.set_output("t", ctx.get_ai_response())'
+    module = {"name": name, "type": "advanced", "script": script, "execution_context": "POST_RESPONSE"}
+    (await http.post("/api/modules", json=module)).raise_for_status()
+    persona = {"name": f"Ada {uuid4()}", "template": f"@{name}"}
+    persona_id = (await http.post("/api/personas", json=persona)).json()["id"]
+    session = (await http.post("/api/sessions", json={"persona_id": persona_id})).json()["id"]
+    sent = (await http.post(f"/api/sessions/{session}/messages", json={"content": "Hi"})).json()
+    path = f"/api/sessions/{session}/runs/{sent['run_id']}"
+
+    async def is_told() -> bool:
+        return bool((await http.get(path)).json()["trace"]["after"])
+
+    await eventually(is_told, 20)
+    [late] = (await http.get(path)).json()["trace"]["after"]
+    assert (late["module"], late["version"], late["state"], late["error"]) == (name, 1, "spoke", None)
+    assert late["tokens"] > 0
+    rendered = (await http.post(f"{path}/render")).json()
+    assert rendered == {"prompt": "", "is_same": True, "changed": []}
