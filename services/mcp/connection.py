@@ -57,7 +57,8 @@ class Connection:
         self._wake = asyncio.Event()
         self._fresh = asyncio.Event()
         self._has_changed = False
-        self._is_suspect = False
+        self._is_sound = asyncio.Event()
+        self._is_sound.set()
         self._ended_by_itself = False
         self._looked = 0.0
         self._looks_left = _LOOKS
@@ -96,8 +97,12 @@ class Connection:
 
     def suspect(self) -> None:
         """Have it asked for a sign of life now; without one it is closed."""
-        self._is_suspect = True
+        self._is_sound.clear()
         self._wake.set()
+
+    async def judged(self) -> None:
+        """Return when it is not under suspicion, or has ended; that takes no longer than a sign of life may."""
+        await self._is_sound.wait()
 
     def kill(self) -> None:
         """End a process that does not let itself be closed."""
@@ -137,6 +142,7 @@ class Connection:
             self.reason = self.reason or reason_of(error)
         finally:
             self._client = None
+            self._is_sound.set()
             if self._stdio and self._ended_by_itself:
                 self.reason = self._stdio.outcome() or self.reason
             if not self.ready.done():
@@ -205,7 +211,7 @@ class Connection:
 
     def _due(self) -> float:
         """When the server is to be looked at again, in the loop's time."""
-        if self._is_suspect:
+        if not self._is_sound.is_set():
             return 0
         if self.is_fresh:
             return self._looked + self._limits.probe_seconds
@@ -218,13 +224,13 @@ class Connection:
         self._wake.clear()
 
     async def _visit(self, client: Client) -> None:
-        self._is_suspect = False
         try:
             async with asyncio.timeout(self._limits.answer_seconds):
                 await self._look(client)
         except TimeoutError:
             self.reason = "it does not answer any more"
             self.kill()  # there is nobody who would end in peace
+        self._is_sound.set()
 
     async def _look(self, client: Client) -> None:
         """Read the list of tools anew, which is also a sign of life."""

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import logging
+import math
 import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -28,7 +29,7 @@ _CLOSE_SECONDS: Final = 8.0
 _FRESH_SECONDS: Final = 1.0
 """For a list to be read again that is said to have changed; after that the old one has to do."""
 _LITTLE_PATIENCE: Final = 0.2
-"""For servers that keep failing: not everybody is to wait for each of their starts."""
+"""For servers that keep failing to start: not everybody is to wait for each attempt."""
 
 
 class Instance:
@@ -49,6 +50,7 @@ class Instance:
         self._known: tuple[McpTool, ...] | None = None
         self._opened = 0.0
         self._failures = 0
+        self._failed_starts = 0
         self._rests_until = 0.0
         self._timeouts = 0
         self._is_closed = False
@@ -89,7 +91,7 @@ class Instance:
     async def list_tools(self, patience: float) -> tuple[McpTool, ...]:
         """Its tools; without any waiting while it runs. Raises `ToolUnavailable`."""
         try:
-            async with asyncio.timeout(patience if self._failures <= 1 else min(patience, _LITTLE_PATIENCE)):
+            async with asyncio.timeout(patience if self._failed_starts <= 1 else min(patience, _LITTLE_PATIENCE)):
                 connection = await self._ready()
         except TimeoutError:
             raise ToolUnavailable(unusable(self.server.name, "it is still starting")) from None
@@ -102,7 +104,7 @@ class Instance:
         self, tool: str, arguments: Mapping[str, Any], *, seconds: float, on_progress: OnProgress | None
     ) -> ToolOutcome:
         """Call a tool. Raises `ToolError`."""
-        connection = await self._ready()
+        connection = await self._sound()
         self._users += 1
         try:
             async with asyncio.timeout(seconds), self._places:
@@ -139,6 +141,12 @@ class Instance:
 
     # --- its lives ---
 
+    async def _sound(self) -> "Connection":
+        """A connection that has not just left somebody without an answer: a server that hangs costs one call."""
+        connection = await self._ready()
+        await connection.judged()
+        return connection if connection.is_usable else await self._ready()
+
     async def _ready(self) -> "Connection":
         """A connection that takes calls: the present one, or a new one, for which all wait together."""
         self._notice_end()
@@ -148,6 +156,7 @@ class Instance:
             self._refuse_to_hurry()
             # A task of its own: whoever asked first may be cancelled while others wait.
             self._starting = asyncio.create_task(self._start(), name=f"start tool server {self.server.name}")
+            self._starting.add_done_callback(_retrieve)
         return await self._wait_for(self._starting)
 
     async def _wait_for(self, starting: "asyncio.Task[Connection]") -> "Connection":
@@ -166,8 +175,8 @@ class Instance:
             raise ToolUnavailable(unusable(name, "it was stopped"))
         rest = self._rests_until - self._now()
         if rest > 0:
-            message = f"{unusable(name, self.last_error or 'it ended')} It is tried again in {rest:.0f} seconds."
-            raise ToolUnavailable(message, server=name, retry_after=round(rest) or 1)
+            message = f"{unusable(name, self.last_error or 'it ended')} It is tried again in {rest:.1f} seconds."
+            raise ToolUnavailable(message, server=name, retry_after=math.ceil(rest))
 
     async def _start(self) -> "Connection":
         # Imported beside the loop: the protocol's client takes a second or more to load.
@@ -207,6 +216,7 @@ class Instance:
         if was_ready and self._now() - self._opened > _HEALTHY_SECONDS:
             self._failures = 0
         self._failures += 1
+        self._failed_starts = 0 if was_ready else self._failed_starts + 1
         # One death is no habit: it may start again at once.
         doublings = self._failures - (2 if was_ready else 1)
         rest = 0.0 if doublings < 0 else min(_LONGEST_REST, _FIRST_REST * 2**doublings)
@@ -221,3 +231,9 @@ class Instance:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _retrieve(task: "asyncio.Task[Connection]") -> None:
+    """Look at how it ended, in case that nobody waits any more."""
+    if not task.cancelled():
+        task.exception()

@@ -1,6 +1,7 @@
 """Servers that fail in every way: each costs one clear error or nothing at all, and the next call is answered."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -91,6 +92,17 @@ async def test_a_slow_start_costs_a_list_only_its_patience_and_goes_on(hostile: 
         assert "echo" in await caller.tool_names()
 
 
+async def test_a_start_that_fails_when_nobody_waits_any_more_is_no_error_of_ours(
+    hostile: Hostile, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with pooled(hostile("sluggish", "stillborn"), wait_seconds=0.1) as caller:
+        assert "still starting" in await caller.unavailable()
+        await eventually(lambda: caller.pool.servers()[0].state == "failing", 15)
+    gc.collect()
+
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_a_server_that_dies_costs_its_calls_and_starts_again_for_the_next(hostile: Hostile) -> None:
     async with pooled(hostile()) as caller:
         first = await caller.call("pid")
@@ -165,8 +177,8 @@ async def test_a_frozen_server_costs_the_calls_that_wait_and_is_replaced(hostile
         first = await caller.call("pid")
         with pytest.raises(ToolTimedOut, match="did not answer within"):
             await caller.call("freeze")
-        await eventually(lambda: caller.pool.servers()[0].last_error is not None, 10)
 
+        # The next call is not sent to it.
         assert await caller.call("pid") != first
 
 
