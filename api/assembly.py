@@ -34,6 +34,7 @@ from db.stores.sessions import SessionStore
 from db.stores.steering import SteeringStore
 from db.stores.tool_calls import ToolCallStore
 from db.stores.users import UserStore
+from services.attachments import Attachments
 from services.casting import CastingOffice
 from services.chat import ChatLimits, ChatService
 from services.compactor import Compactor, SummarySettings
@@ -179,7 +180,10 @@ async def open_services(
         retention_seconds=settings.journal.retention_hours * 3600,
         reply_bytes=settings.limits.reply_bytes,
     )
-    conversations = Conversations(context, SteeringStore(database), tokens, compactor, _context_limits(settings))
+    attachments = Attachments(files, tokens, tokens_each=settings.context.file_tokens)
+    conversations = Conversations(
+        context, SteeringStore(database), tokens, compactor, _context_limits(settings), attachments
+    )
     tooling = make_tooling(settings, database, pool, prompts.on_demand, conversations, tokens, decisions, files)
     chat = ChatService(
         casting=casting,
@@ -189,6 +193,7 @@ async def open_services(
         books=tooling.books,
         personas=personas,
         conversations=conversations,
+        attachments=attachments,
         runs=runs,
         events=events,
         journal=journal,

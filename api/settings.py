@@ -207,6 +207,9 @@ class Context(_Group):
     """Which model server summarizes; otherwise the one that answers."""
     summary_model: str | None = None
     """Which model summarizes; otherwise the one that answers, or the first of that server."""
+    file_tokens: PositiveInt = 1500
+    """Tokens of a document that a model is told at once when it comes with a message; all documents of a message share
+    twice that."""
 
 
 class SandboxLimits(_Group):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from db.ids import MessageId, PersonaId, RunId, SessionId, UserId, new_id
+from db.ids import FileId, MessageId, PersonaId, RunId, SessionId, UserId, new_id
 from db.records import RunRecord, ToolCallRecord
 from db.stores.events import EventStore, NewEvent
 from db.stores.personas import PersonaStore
@@ -29,6 +29,7 @@ from db.stores.runs import (
 from services.agent.agent import Agent, Tool
 from services.agent.runner import Runner, RunnerResult
 from services.agent.types import total
+from services.attachments import Attachments
 from services.casting import Casting, CastingOffice
 from services.context.tokens import TokenCounter
 from services.conversation import Conversations, RunConversation
@@ -85,6 +86,8 @@ class Send:
     """A message of the user beside which these turns stand, in a branch of their own."""
     answers: MessageId | None = None
     """A message of the user that is there already and is answered once more: `contents` are what was said in it."""
+    attachments: Sequence[FileId] = ()
+    """Files of the session that come with the last of the turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ class ChatService:
         books: CallBooks,
         personas: PersonaStore,
         conversations: Conversations,
+        attachments: Attachments,
         runs: RunStore,
         events: EventStore,
         journal: Journal,
@@ -145,6 +149,7 @@ class ChatService:
         self._books = books
         self._personas = personas
         self._conversations = conversations
+        self._attachments = attachments
         self._runs = runs
         self._events = events
         self._journal = journal
@@ -244,7 +249,8 @@ class ChatService:
         """`send` in the form in which it is stored. Asks no database; raises what `send` raises without asking one."""
         if self._engine.is_draining:
             raise ShuttingDown
-        if not send.contents or not all(content.strip() for content in send.contents):
+        worded = send.contents[:-1] if send.attachments else send.contents
+        if not send.contents or not all(content.strip() for content in worded):
             raise InvalidRequest("A message needs some text.", field="content")
         named = [("client_message_id", send.client_message_id), ("model", send.model)]
         for field_name, text in (*(("content", content) for content in send.contents), *named):
@@ -266,8 +272,7 @@ class ChatService:
             )
 
     async def _accept(self, owner_id: UserId, session_id: SessionId, send: Send) -> Accepted:
-        said: Sequence[str] = () if send.answers else send.contents
-        turns = [NewUserMessage(MessageId(new_id()), content, await self._tokens.count(content)) for content in said]
+        turns = [] if send.answers else await self._turns(owner_id, session_id, send)
         message_id = send.answers or turns[-1].id
         new = NewRun(
             RunId(new_id()),
@@ -312,6 +317,14 @@ class ChatService:
         elif accepted.run.request["digest"] != new.request["digest"]:
             raise Conflict("Another message was sent with that client_message_id.", field="client_message_id")
         return accepted
+
+    async def _turns(self, owner_id: UserId, session_id: SessionId, send: Send) -> list[NewUserMessage]:
+        """What the user said, to be stored; the files came with the last of it."""
+        taken = await self._attachments.take(owner_id, session_id, send.attachments)
+        turns = [
+            NewUserMessage(MessageId(new_id()), content, await self._tokens.count(content)) for content in send.contents
+        ]
+        return turns if taken is None else [*turns[:-1], taken.with_words(turns[-1])]
 
     # --- 4. run the agent ------------------------------------------------------------------------------------------
 
@@ -496,6 +509,8 @@ def _stored(send: Send) -> dict[str, Any]:
         "turns": len(send.contents),
         "mentions": mentions(send.contents),
     }
+    if send.attachments:
+        asked["attachments"] = [str(file_id) for file_id in send.attachments]
     if send.replaces or send.answers:
         asked |= {"replaces": _text(send.replaces), "answers": _text(send.answers)}
     digest = hashlib.sha256(repr((list(send.contents), asked)).encode()).hexdigest()

@@ -8,6 +8,7 @@ from db.stores.context import ContextStore, Stretch
 from db.stores.steering import SteeringStore
 from services.agent.runner import Given
 from services.agent.types import ModelMessage, ToolCall, ToolResultMessage, ToolSpec, Usage, total
+from services.attachments import Attachments
 from services.casting import Casting
 from services.compactor import Compactor, Place
 from services.context.compaction import KEPT
@@ -57,6 +58,7 @@ class Conversations:
         tokens: TokenCounter,
         compactor: Compactor,
         limits: ContextLimits,
+        attachments: Attachments,
     ) -> None:
         self._store = store
         self._steering = steering
@@ -64,6 +66,7 @@ class Conversations:
         self._compactor = compactor
         self._tool_costs = ToolCosts(tokens)
         self._limits = limits
+        self._attachments = attachments
 
     async def open(
         self, run: ActiveRun, casting: Casting, prompt: str, tools: Sequence[ToolSpec] = ()
@@ -130,7 +133,7 @@ class Conversations:
             token_budget=max(0, room.limit - room.fixed),
             overhead=MESSAGE_OVERHEAD,
         )
-        return RunConversation(self._store, self._steering, self._tokens, run, room, stretch)
+        return RunConversation(self._store, self._steering, self._tokens, self._attachments, run, room, stretch)
 
 
 class RunConversation:
@@ -141,6 +144,7 @@ class RunConversation:
         store: ContextStore,
         steering: SteeringStore,
         tokens: TokenCounter,
+        attachments: Attachments,
         run: ActiveRun,
         room: Room,
         stretch: Stretch,
@@ -148,6 +152,7 @@ class RunConversation:
         self._store = store
         self._steering = steering
         self._tokens = tokens
+        self._attachments = attachments
         self._run = run
         self._room = room
         self._is_whole = stretch.is_whole
@@ -173,7 +178,9 @@ class RunConversation:
         """
         await self._take_steered()
         self._given = self.fitted()
-        return Given(self._given.messages, self._given.reserve)
+        record = self._run.record
+        messages = await self._attachments.tell(record.owner_id, record.session_id, self._given.items)
+        return Given(messages, self._given.reserve)
 
     async def add(self, said: Sequence[ModelMessage]) -> None:
         """Store what was said in this run; raises `LeaseLost`, and the run is lost, if it is another's by now."""

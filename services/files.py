@@ -1,24 +1,21 @@
 """Files of sessions: taken from people, told to models."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from db.ids import FileId, SessionId, UserId, new_id
-from db.records import FileRecord, TextState
+from db.records import FileRecord
 from db.stores.files import FileStore, NewFile, TooManyBytes, TooManyFiles
-from services.documents.kinds import Kind, kind_of
+from services.documents.kinds import FileKind, Kind, kind_of
 from services.documents.names import clean_name
 from services.documents.reader import DocumentReader, Unread
 from services.errors import Conflict, InvalidRequest, NotFound
 from services.images import UnusableImage
 from services.readings import WAIT, Readings
 from services.vault import Draft, Vault
-
-FileKind = Literal["image", "document", "other"]
 
 _EXCERPT = 600
 
@@ -36,34 +33,6 @@ class FileLimits:
     bytes: int
     per_session: int
     bytes_per_user: int
-
-
-@dataclass(frozen=True, slots=True)
-class FileRef:
-    """A file as messages refer to it. `tokens` are those of its text; a picture has a width and a height."""
-
-    id: FileId
-    name: str
-    media_type: str
-    kind: FileKind
-    tokens: int
-    width: int | None
-    height: int | None
-    text_state: TextState
-
-    @classmethod
-    def of(cls, file: FileRecord) -> "FileRef":
-        """What a message needs to know of the file."""
-        return cls(
-            file.id,
-            file.name,
-            file.media_type,
-            kind_of_file(file),
-            file.token_count,
-            file.width,
-            file.height,
-            file.text_state,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,20 +150,26 @@ class FileService:
 
     # --- for conversations -----------------------------------------------------------------------------------------
 
-    async def attachable(self, owner_id: UserId, session_id: SessionId, file_ids: Sequence[FileId]) -> list[FileRef]:
+    async def attachable(self, owner_id: UserId, session_id: SessionId, file_ids: Sequence[FileId]) -> list[FileRecord]:
         """These files, each once and in their order. Raises `NotFound`, naming the first that is not there."""
         found = await self._files.among(file_ids, session_id, owner_id)
         for position, file_id in enumerate(file_ids):
             if file_id not in found:
                 raise _no_file(file_id, field=("attachments", position))
-        return [FileRef.of(found[file_id]) for file_id in dict.fromkeys(file_ids)]
+        return [found[file_id] for file_id in dict.fromkeys(file_ids)]
 
-    async def present(
-        self, owner_id: UserId, session_id: SessionId, file_ids: Sequence[FileId]
-    ) -> dict[FileId, FileRef]:
+    async def present(self, owner_id: UserId, session_id: SessionId, file_ids: Sequence[FileId]) -> frozenset[FileId]:
         """Those of these files that are still there."""
-        found = await self._files.among(file_ids, session_id, owner_id)
-        return {file_id: FileRef.of(file) for file_id, file in found.items()}
+        return frozenset(await self._files.among(file_ids, session_id, owner_id))
+
+    async def beginnings(
+        self, owner_id: UserId, session_id: SessionId, wanted: Mapping[FileId, int]
+    ) -> dict[FileId, str]:
+        """The beginnings of these files' texts, as many characters as are wanted of each; not of files without text."""
+        texts: dict[FileId, str] = {}
+        for passage in await self._files.beginnings(session_id, owner_id, wanted):
+            texts[passage.file_id] = texts.get(passage.file_id, "") + passage.content
+        return {file_id: text[: wanted[file_id]] for file_id, text in texts.items()}
 
     async def read_text(
         self, owner_id: UserId, session_id: SessionId, file_id: FileId, *, offset: int, limit: int

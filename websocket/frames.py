@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 MAX_TURNS = 20
 """User turns in one `message` frame."""
+MAX_ATTACHMENTS = 20
+"""Files that come with one message."""
 
 
 class Frame(BaseModel):
@@ -39,6 +41,9 @@ class MessageFrame(Frame):
     type: Literal["message"]
     content: str | None = None
     messages: list[TurnPart] | None = Field(None, min_length=1, max_length=MAX_TURNS)
+    attachments: list[UUID] = Field(
+        default_factory=list[UUID], max_length=MAX_ATTACHMENTS, description="Files of the session that come with it."
+    )
     client_message_id: str | None = Field(None, min_length=1, max_length=200)
     persona_id: UUID | None = None
     connection_id: str | None = Field(None, min_length=1, max_length=200)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.websockets import WebSocket
 
 from db.errors import DatabaseError
-from db.ids import MessageId, PersonaId, RunId, SessionId, UserId
+from db.ids import FileId, MessageId, PersonaId, RunId, SessionId, UserId
 from services.chat import Attachment, ChatService, Send
 from services.errors import ColloquyError, InvalidRequest, NotFound, TooManyRequests, Unavailable
 from services.questions import Regenerate
@@ -270,7 +270,10 @@ def _wanted(frame: MessageFrame | RegenerateFrame) -> Send | Regenerate:
     match frame:
         case MessageFrame():
             replaces = frame.replaces and MessageId(frame.replaces)
-            return Send(frame.contents, frame.client_message_id, frame.when_busy, *who_answers, replaces)
+            files = [FileId(file_id) for file_id in frame.attachments]
+            return Send(
+                frame.contents, frame.client_message_id, frame.when_busy, *who_answers, replaces, attachments=files
+            )
         case RegenerateFrame():
             return Regenerate(MessageId(frame.message_id), frame.client_message_id, frame.when_busy, *who_answers)
 

@@ -9,7 +9,8 @@ from pydantic import Field
 from api.schemas.model import Answer
 from api.schemas.pages import Page
 from db.records import FileRecord, TextState
-from services.files import FileKind, TextSlice, kind_of_file
+from services.documents.kinds import FileKind
+from services.files import TextSlice, kind_of_file
 
 
 class File(Answer):

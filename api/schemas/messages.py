@@ -63,7 +63,7 @@ class Message(Answer):
     run_id: UUID | None = Field(description="The run that it belongs to.")
     role: MessageRole
     content: str
-    parts: list[dict[str, Any]] = Field(description="Text, thinking and tool calls of a reply in their true order.")
+    parts: list[dict[str, Any]] = Field(description="Text, thinking, tool calls and files in their true order.")
     token_count: int
     finish_reason: str | None = Field(description="Why a reply ended; an interrupted one keeps what was shown.")
     provider: str | None

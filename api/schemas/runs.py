@@ -11,7 +11,7 @@ from api.schemas.lab import PromptTrace
 from api.schemas.messages import Message
 from api.schemas.model import Answer, Body, Controls, Name, NotNull, Text
 from api.schemas.pages import Page
-from db.ids import MessageId, PersonaId
+from db.ids import FileId, MessageId, PersonaId
 from db.records import RunRecord, RunState, RunTraceRecord
 from db.stores.runs import WhenBusy
 from services.chat import Send
@@ -20,6 +20,7 @@ from services.questions import Regenerate
 from services.replies import Reply
 
 _MOST_TURNS = 20
+_MOST_ATTACHMENTS = 20
 
 
 class Turn(Body):
@@ -33,6 +34,11 @@ class MessageSend(Body):
 
     content: Text | None = None
     messages: list[Turn] | None = Field(None, min_length=1, max_length=_MOST_TURNS)
+    attachments: list[UUID] = Field(
+        default_factory=list[UUID],
+        max_length=_MOST_ATTACHMENTS,
+        description="Ids of files of the session that come with it; then `content` may be empty.",
+    )
     client_message_id: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
         None, description="Your own id for this message: sent again, it gets the same run and not a second one."
     )
@@ -65,6 +71,7 @@ class MessageSend(Body):
             connection=self.connection_id,
             model=self.model,
             controls=self.controls or {},
+            attachments=[FileId(file_id) for file_id in self.attachments],
             replaces=self.replaces and MessageId(self.replaces),
         )
 

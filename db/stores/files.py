@@ -1,6 +1,6 @@
 """Files of sessions: what they are, whose they are, and their text in pieces. The bytes are not here."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -250,6 +250,26 @@ class FileStore:
                 owner_id,
                 offset,
                 limit,
+            )
+        return records(PassageRecord, rows)
+
+    async def beginnings(
+        self, session_id: SessionId, owner_id: UserId, wanted: Mapping[FileId, int]
+    ) -> list[PassageRecord]:
+        """The passages in which the first characters of these files are, as many of each as are wanted."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """
+                SELECT p.file_id, p.start, p.content
+                FROM unnest($3::uuid[], $4::integer[]) AS w (file_id, characters)
+                JOIN files f ON f.id = w.file_id AND f.session_id = $1 AND f.owner_id = $2
+                JOIN file_passages p ON p.file_id = f.id AND p.start < w.characters
+                ORDER BY p.file_id, p.start
+                """,
+                session_id,
+                owner_id,
+                list(wanted.keys()),
+                list(wanted.values()),
             )
         return records(PassageRecord, rows)
 

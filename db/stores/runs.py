@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from db.errors import DatabaseError, DuplicateName
 from db.ids import MessageId, ReplicaId, RunId, SessionId, UserId
 from db.pool import Database
-from db.records import MessageRecord, RunRecord
+from db.records import ContextItemRecord, MessageRecord, RunRecord
 from db.stores.branches import newest_leaf
 from db.stores.events import NewEvent
 from db.stores.rows import record, record_or_none, records
@@ -40,11 +40,18 @@ class NoSuchMessage(DatabaseError):
 
 @dataclass(frozen=True, slots=True)
 class NewUserMessage:
-    """One user turn to be stored."""
+    """One user turn to be stored.
+
+    With files, `parts` are its words and them in order, and `told` is what the context tells of them beside the words.
+    """
 
     id: MessageId
     content: str
     token_count: int
+    parts: Sequence[dict[str, Any]] = ()
+    told: ContextItemRecord | None = None
+    context_tokens: int | None = None
+    """What the words and the files cost together in the context, where there are files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +248,7 @@ class RunStore:
         Without a lock the statement sees the session as it was when it began. `seen` makes sure that nothing has
         been written since: PostgreSQL compares again after it has waited for the row.
         """
+        told = [(message, message.told) for message in new.messages if message.told is not None]
         row = await connection.fetchrow(
             """
             WITH seen AS (
@@ -275,11 +283,17 @@ class RunStore:
                 INSERT INTO events (session_id, seq, run_id, type, body)
                 SELECT $1, head.last_seq, coalesce($16::uuid, $2), $11, $12 FROM head
             ), said AS (
-                INSERT INTO messages (id, session_id, parent_id, waits_for, run_id, role, content, token_count)
+                INSERT INTO messages (id, session_id, parent_id, waits_for, run_id, role, content, token_count, parts,
+                                      context_tokens)
                 SELECT t.id, $1, coalesce(lag(t.id) OVER (ORDER BY t.ordinal), head.parent_id),
-                       CASE WHEN t.ordinal = 1 THEN head.waits_for END, $2, 'user', t.content, t.token_count
-                FROM head CROSS JOIN unnest($4::uuid[], $5::text[], $6::int[])
-                    WITH ORDINALITY AS t (id, content, token_count, ordinal)
+                       CASE WHEN t.ordinal = 1 THEN head.waits_for END, $2, 'user', t.content, t.token_count,
+                       $17::jsonb -> (t.ordinal - 1)::int, t.context_tokens
+                FROM head CROSS JOIN unnest($4::uuid[], $5::text[], $6::int[], $18::int[])
+                    WITH ORDINALITY AS t (id, content, token_count, context_tokens, ordinal)
+            ), told AS (
+                INSERT INTO context_items (session_id, message_id, position, body, token_count)
+                SELECT $1, t.id, 0, t.body, t.token_count
+                FROM head CROSS JOIN unnest($19::uuid[], $20::jsonb[], $21::int[]) AS t (id, body, token_count)
             ), leaf AS (
                 UPDATE sessions s SET active_leaf_id = coalesce($15, ($4::uuid[])[cardinality($4::uuid[])]),
                     updated_at = now()
@@ -310,6 +324,11 @@ class RunStore:
             new.replaces,
             new.answers,
             steers,
+            [list(message.parts) for message in new.messages],
+            [message.context_tokens for message in new.messages],
+            [message.id for message, _ in told],
+            [item.body for _, item in told],
+            [item.token_count for _, item in told],
         )
         return None if row is None else Claimed(record(RunRecord, row), Lease(replica_id, row["fence"]))
 

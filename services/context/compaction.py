@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from services.agent.types import ChatMessage, ModelMessage, ToolCallMessage, ToolResultMessage
-from services.context.items import Group
+from services.context.items import Group, Item
 from services.context.summaries import TAG, harmless
 
 KEPT = 0.5
@@ -77,7 +77,7 @@ def cut(groups: Sequence[Group], *, keep_tokens: int, turn: int = 1) -> int:
 
 def transcript(groups: Sequence[Group], earlier: str | None) -> list[str]:
     """What was said, one entry for each thing; the summary of what came before comes first."""
-    entries = [_entry(item.message) for group in groups for item in group.items]
+    entries = [_entry(item.message) + _files(item) for group in groups for item in group.items]
     return [*([f"Summary of what came before: {harmless(earlier)}"] if earlier else []), *entries]
 
 
@@ -114,6 +114,12 @@ def _entry(message: ModelMessage) -> str:
             return f"Tool {name} answered: {_shortly(text, _RESULT_CHARACTERS)}"
         case _:
             assert_never(message)
+
+
+def _files(item: Item) -> str:
+    """The files that came with a message, by what a tool finds them again."""
+    named = [f"{harmless(str(file.get('name')))} (file id {file.get('id')})" for file in item.files]
+    return f" (With files: {', '.join(named)}.)" if named else ""
 
 
 def _shortly(text: str, most: int) -> str:

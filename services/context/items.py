@@ -17,6 +17,7 @@ from services.context.tokens import MESSAGE_OVERHEAD
 INTERRUPTED_NOTE = "[The user stopped this reply here.]"
 BROKEN_OFF_NOTE = "[This reply broke off here: the service was stopped.]"
 FAILED_NOTE = "[This reply broke off here because of an error.]"
+WORDLESS = "[The user sent files without a word.]"
 NOTE_TOKENS = 16
 """What a note and the blank line before it add to a reply, with a little room for how the two join."""
 
@@ -143,7 +144,9 @@ def _is_said(item: Item) -> bool:
 
 def _items_of(message: ContextMessage) -> tuple[Item, ...]:
     items = [decode(item) for item in message.items] or [_itself(message)]
-    if message.items and message.role == "assistant":
+    if message.role == "user" and any(item.files for item in items):
+        items = [_with_files(message, items)]
+    elif message.items and message.role == "assistant":
         items = _with_rest(items, message)
     if note := _note(message):
         items = _with_note(items, note)
@@ -155,6 +158,14 @@ def _itself(message: ContextMessage) -> Item:
     if message.role == "system" and message.content.strip():
         return Item(ChatMessage("user", NOTE_FRAME.format(message.content)), tokens + NOTE_TOKENS)
     return Item(ChatMessage(message.role, message.content), tokens)
+
+
+def _with_files(message: ContextMessage, items: Sequence[Item]) -> Item:
+    """The user's words as they are today, with the files that came with them."""
+    known = message.context_tokens
+    tokens = sum(item.tokens for item in items) if known is None else known
+    files = tuple(file for item in items for file in item.files)
+    return Item(ChatMessage("user", message.content if message.content.strip() else WORDLESS), tokens, files)
 
 
 def _with_rest(items: list[Item], message: ContextMessage) -> list[Item]:

@@ -7,6 +7,9 @@ from typing import Literal
 Reading = Literal["text", "html", "rtf", "pdf", "package", "legacy", "image", "none"]
 """How a file is read. A `package` is a ZIP archive, and only by looking further in one sees of what."""
 
+FileKind = Literal["image", "document", "other"]
+"""What can be done with a file: look at it, read it, or neither."""
+
 HEAD = 4096
 """Bytes from the beginning that are enough to tell."""
 

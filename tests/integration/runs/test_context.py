@@ -14,6 +14,7 @@ from db.stores.context import ContextStore
 from db.stores.events import EventStore
 from db.stores.steering import SteeringStore
 from services.agent.types import ChatMessage, ToolCall, ToolCallMessage, ToolResultMessage
+from services.attachments import Attachments
 from services.casting import Casting
 from services.chat import Send
 from services.compactor import Compactor, SummarySettings
@@ -58,7 +59,8 @@ def conversations_over(database: Database, services: Services) -> Conversations:
     events, tokens, store = EventStore(database), TokenCounter(), ContextStore(database)
     journal = Journal(events, Feeds(events), lease_seconds=1, pending_characters=1_000)
     compactor = Compactor(store, tokens, services.providers, journal, SummarySettings(None, None, 5))
-    return Conversations(store, SteeringStore(database), tokens, compactor, ContextLimits(8192, 512, 0.8))
+    limits, attachments = ContextLimits(8192, 512, 0.8), Attachments(services.files, tokens, tokens_each=100)
+    return Conversations(store, SteeringStore(database), tokens, compactor, limits, attachments)
 
 
 async def streaming(
