@@ -96,6 +96,8 @@ class ModelTurn:
 
     begun: bool = False
     """Whether anything of it was shown."""
+    gap: str = ""
+    """Goes before its first text, so that it does not run into what was said before the tools were called."""
     text: list[str] = field(default_factory=list[str])
     calls: list[ToolCall] = field(default_factory=list[ToolCall])
     refused: bool = False
@@ -164,14 +166,17 @@ class Runner:
         if unanswered:
             await conversation.add(await desk.call_all(tally.plan(unanswered)))
         usage: said.Usage | None = None
+        gap = ""
         while True:
             is_last = tally.begin_turn()
-            turn = await self._turn(agent, conversation, sink, self._choice(agent, tally, is_last=is_last))
+            turn = ModelTurn(gap=gap)
+            await self._turn(agent, conversation, turn, sink, self._choice(agent, tally, is_last=is_last))
             usage = said.total(usage, turn.usage)
             match decide(turn, is_last=is_last):
                 case Done(reason):
                     return RunnerResult(reason, usage)
                 case CallTools(calls):
+                    gap = turn.gap or _gap_after(turn)
                     plan = tally.plan(calls)
                     await conversation.add([ToolCallMessage("".join(turn.text), plan.calls)])
                     await conversation.add(await desk.call_all(plan))
@@ -186,10 +191,9 @@ class Runner:
         return chosen | ends
 
     async def _turn(
-        self, agent: Agent, conversation: Conversation, sink: Sink, controls: Mapping[str, Any]
-    ) -> ModelTurn:
+        self, agent: Agent, conversation: Conversation, turn: ModelTurn, sink: Sink, controls: Mapping[str, Any]
+    ) -> None:
         """One answer of the model; what is too long for it is made shorter once."""
-        turn = ModelTurn()
         try:
             await self._ask(agent, await conversation.window(), turn, sink, controls)
         except ProviderContextTooLong:
@@ -198,7 +202,6 @@ class Runner:
             await self._ask(agent, await conversation.window(), turn, sink, controls)
         if turn.usage is not None:
             await conversation.measured(turn.usage)
-        return turn
 
     async def _ask(self, agent: Agent, given: Given, turn: ModelTurn, sink: Sink, controls: Mapping[str, Any]) -> None:
         request = ModelRequest(
@@ -245,6 +248,12 @@ class _Tally:
         return plan
 
 
+def _gap_after(turn: ModelTurn) -> str:
+    """What parts the text of a turn from that of the next."""
+    text = "".join(turn.text[-1:])
+    return "\n\n" if text and not text[-1].isspace() else ""
+
+
 def _instructions(agent: Agent) -> list[ModelMessage]:
     return [ChatMessage("system", agent.instructions)] if agent.instructions else []
 
@@ -260,6 +269,7 @@ def _take(event: said.ModelEvent, turn: ModelTurn, sink: Sink) -> None:
     turn.begun = True
     match event:
         case said.TextDelta(text):
+            text, turn.gap = turn.gap + text, ""
             turn.text.append(text)
             sink.emit(TextDelta(text))
         case said.ThinkingDelta(text):

@@ -225,6 +225,20 @@ async def test_the_model_is_asked_again_with_its_calls_and_their_results():
     assert (done.tool_call_id, done.status, done.result, done.truncated) == ("call_1", "completed", "42", False)
 
 
+@pytest.mark.parametrize(("first", "shown"), [("Wait.", "Wait.\n\nDone."), ("Wait. ", "Wait. Done."), ("", "Done.")])
+async def test_what_is_said_after_a_tool_does_not_run_into_what_was_said_before(first: str, shown: str):
+    before = [said.TextDelta(first)] if first else []
+    model = FakeModel(
+        answer(*before, call(1), finish="tool_calls"),
+        answer(call(2), finish="tool_calls"),
+        answer(said.TextDelta("Do"), said.TextDelta("ne.")),
+    )
+    sink = Shown()
+    await run(model, tool(echo), sink=sink)
+    text = "".join(event.delta for event in sink.of(TextDelta))
+    assert text == shown
+
+
 async def test_calls_run_side_by_side_and_their_results_stand_in_the_order_of_the_calls():
     everybody_is_here = asyncio.Barrier(3)
     order: list[str] = []
