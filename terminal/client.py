@@ -136,6 +136,12 @@ class ChatClient:
             self._question.is_to_stop = True
             await self._stop(self._question)
 
+    async def decide(self, tool_call_id: str, *, approve: bool, remember: bool) -> None:
+        """Say whether a call of a tool may be made."""
+        decision = "approve" if approve else "reject"
+        frame = {"type": "approve", "tool_call_id": tool_call_id, "decision": decision, "remember": remember}
+        await self._push(json.dumps(frame))
+
     # --- what happens ----------------------------------------------------------------------------------------------
 
     async def __anext__(self) -> Happening:

@@ -27,6 +27,9 @@ _ENDINGS = {
     "refusal": "the model refused",
 }
 
+_ARGUMENTS = 500
+"""Characters of a call's arguments that are shown."""
+
 Section = Literal["text", "thinking", "refusal"]
 
 
@@ -57,6 +60,8 @@ class Screen:
                 self._say("refusal", delta)
             case {"type": "tool_start", "name": str(name)}:
                 self.notice(f"calling {name}")
+            case {"type": "approval_required", "name": str(name), "arguments": str(arguments), "reason": str(reason)}:
+                self.notice(f"may {name} be called with {arguments[:_ARGUMENTS]}? {reason} (yes, no, always, never)")
             case {"type": "tool_done", "status": str(status)} if status != "completed":
                 self.notice(f"the call {status}")
             case {"type": "interrupted", "by": str(by)}:

@@ -5,8 +5,9 @@ import signal
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-from terminal.client import Away, ChatClient, Differs, Event
+from terminal.client import Away, ChatClient, Differs, Event, Happening
 from terminal.errors import CannotChat
 from terminal.lines import Lines
 from terminal.screen import Screen
@@ -20,6 +21,15 @@ HELP = """\
 Ctrl-C stops a running reply; a second one leaves."""
 
 _SHOWN_AT_START = 20
+_ANSWERS = {
+    "yes": (True, False),
+    "y": (True, False),
+    "no": (False, False),
+    "n": (False, False),
+    "always": (True, True),
+    "never": (False, True),
+}
+"""Whether to approve a call, and whether to remember that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,10 @@ class Talk:
         self._chat: ChatClient | None = None
         self._is_reading = False
         self._is_offline = False
+        self._next: asyncio.Future[Happening] | None = None
+        self._asked: list[str] = []
+        """Calls of tools that wait for the person's word, oldest first."""
+        self._answer: asyncio.Task[str | None] | None = None
         self.failures = 0
         """Messages that got no reply, or not all of it, because something failed."""
 
@@ -98,16 +112,62 @@ class Talk:
     # --- the reply -------------------------------------------------------------------------------------------------
 
     async def _follow(self, chat: ChatClient, session_id: str) -> None:
-        """Show what happens until the reply has ended."""
-        while chat.is_waiting:
-            match await anext(chat):
-                case Away():
-                    self._say_that_it_is_away()
-                case Differs(run_id=run_id):
-                    if chat.is_ours(run_id):
-                        await self._show_stored(session_id, run_id)
-                case event:
-                    self._show(chat, event)
+        """Show what happens until the reply has ended, and take the person's word on calls of tools meanwhile."""
+        try:
+            while chat.is_waiting:
+                await self._take(chat, session_id, await self._happening(chat))
+        finally:
+            for left in (self._next, self._answer):
+                if left is not None:
+                    left.cancel()
+            self._next = self._answer = None
+            self._asked.clear()
+
+    async def _take(self, chat: ChatClient, session_id: str, happening: Happening | None) -> None:
+        match happening:
+            case None:
+                await self._decide(chat)
+            case Away():
+                self._say_that_it_is_away()
+            case Differs(run_id=run_id):
+                if chat.is_ours(run_id):
+                    await self._show_stored(session_id, run_id)
+            case event:
+                self._show(chat, event)
+
+    async def _happening(self, chat: ChatClient) -> Happening | None:
+        """What happens next; None if the person has answered a question first."""
+        if not self._asked and self._next is None:
+            return await anext(chat)
+        self._next = self._next or asyncio.ensure_future(anext(chat))
+        awaited: set[asyncio.Future[Any]] = {self._next}
+        if self._asked and self._answer is None:
+            self._answer = asyncio.create_task(self._lines.next())
+        if self._answer:
+            awaited.add(self._answer)
+        await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+        if not self._next.done():
+            return None
+        happening, self._next = self._next.result(), None
+        return happening
+
+    async def _decide(self, chat: ChatClient) -> None:
+        """Hand on the answer to the oldest question."""
+        assert self._answer is not None
+        said, self._answer = (self._answer.result() or "no").strip().lower(), None
+        if said in _ANSWERS:
+            approve, remember = _ANSWERS[said]
+            await chat.decide(self._asked.pop(0), approve=approve, remember=remember)
+        else:
+            self._screen.notice("yes, no, always or never?")
+
+    def _forget(self, tool_call_id: str) -> None:
+        """The call does not wait any more."""
+        if tool_call_id in self._asked:
+            self._asked.remove(tool_call_id)
+        if not self._asked and self._answer is not None:
+            self._answer.cancel()
+            self._answer = None
 
     def _show(self, chat: ChatClient, event: Event) -> None:
         match event:
@@ -117,12 +177,17 @@ class Talk:
                 self._say_that_it_is_away()
             case {"type": "resync"}:
                 self._screen.notice("what happened meanwhile cannot be told in order; /history shows what is stored")
-            case {"type": "error", "code": "nothing_running", **rest} if rest.get("run_id") is None:
-                pass  # it had ended by itself just before it was stopped
+            case {"type": "error", "code": "nothing_running" | "not_waiting", **rest} if rest.get("run_id") is None:
+                pass  # it had ended by itself just before it was stopped, or somebody else had decided
             case {"run_id": str(run_id)} if not chat.is_ours(run_id):
                 if event["type"] == "message_accepted":
                     self._screen.notice("somebody else wrote in this session")
+            case {"type": "approval_required", "tool_call_id": str(id)}:
+                self._screen.show(event)
+                self._asked.append(id)
             case _:
+                if event["type"] in ("tool_start", "tool_done"):
+                    self._forget(event["tool_call_id"])
                 self._count(event)
                 self._screen.show(event)
 

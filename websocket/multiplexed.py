@@ -175,16 +175,31 @@ def in_dialect(event: Mapping[str, Any], conversation_id: UUID) -> tuple[str, di
             return "chunk", chat | {"content": event["delta"], "thinking": None, "done": False}
         case "thinking_delta":
             return "chunk", chat | {"content": "", "thinking": event["delta"], "done": False}
-        case "stage_update" | "post_response_complete":
-            return event["type"], chat | _own_fields(event)
+        case "stage_update" | "post_response_complete" | "error" as type:
+            return type, chat | _own_fields(event)
+        case "tool_start" | "approval_required" | "tool_done":
+            return "stage_update", chat | _stage_of_tool(event)
         case "interrupted":
             return "cancelled", chat | _own_fields(event)
-        case "error":
-            return "error", chat | _own_fields(event)
         case "assistant_end" if event["finish_reason"] not in ("interrupted", "error"):
             return "done", chat | _own_fields(event)
         case _:
             return None
+
+
+def _stage_of_tool(event: Mapping[str, Any]) -> dict[str, Any]:
+    """A call of a tool as a step of the third stage, the reply: the dialect has no word of its own for it."""
+    match event["type"]:
+        case "tool_start":
+            status, message = "started", f"Calling {event['name']}"
+        case "approval_required":
+            status, message = "started", f"Waiting for somebody to agree to a call of {event['name']}"
+        case _:
+            status, message = "finished", f"The call has {_ENDED.get(event['status'], event['status'])}"
+    return {"stage": 3, "name": "tool", "status": status, "message": message, "tool_call_id": event["tool_call_id"]}
+
+
+_ENDED = {"completed": "ended", "interrupted": "been stopped", "rejected": "been rejected"}
 
 
 def is_last(event: Mapping[str, Any]) -> bool:
