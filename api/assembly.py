@@ -207,7 +207,7 @@ async def open_services(
     )
     # The embedded database belongs to this process; any other may have further replicas at work on it.
     await stack.enter_async_context(engine.running(chat, is_alone=settings.database_url is None))
-    session_service = SessionService(sessions, personas, tokens, chat, journal, providers, files)
+    session_service = SessionService(sessions, personas, tokens, chat, journal, providers, files, pool)
     approvals = ApprovalService(ToolCallStore(database), session_service, decisions)
     return Services(
         settings=settings,

@@ -12,6 +12,7 @@ from services.chat import ChatService
 from services.context.tokens import TokenCounter
 from services.errors import Conflict, NotFound, StaleVersion
 from services.files import FileService
+from services.mcp.pool import McpPool
 from services.providers.controls import validate_controls
 from services.providers.registry import Providers
 from services.runs.events import SessionUpdated, encode, timestamp
@@ -30,6 +31,7 @@ class SessionService:
         journal: Journal,
         providers: Providers,
         files: FileService,
+        tool_servers: McpPool,
     ) -> None:
         self._sessions = sessions
         self._personas = personas
@@ -38,6 +40,7 @@ class SessionService:
         self._journal = journal
         self._providers = providers
         self._files = files
+        self._tool_servers = tool_servers
 
     async def create(self, owner_id: UserId, **fields: Any) -> SessionRecord:
         """Begin a session; what its persona says first is its first message.
@@ -108,6 +111,7 @@ class SessionService:
             if not await self._sessions.delete(session_id, owner_id, version=version):
                 await self._unchanged(owner_id, session_id, version)
         self._journal.end(session_id)
+        await self._tool_servers.end_session(session_id)
 
     async def interrupt(self, owner_id: UserId, session_id: SessionId, run_id: RunId | None) -> RunId:
         """Stop a run of the session, the active one if none is named. Raises `NotFound`, `NothingRunning`."""

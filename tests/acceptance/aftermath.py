@@ -19,6 +19,7 @@ _POOL = 10 + 1
 _IN_PROGRESS = """
     SELECT 'run ' || id || ' is ' || state FROM runs WHERE state <> 'finished'
     UNION ALL SELECT 'work after run ' || run_id || ' is ' || state FROM post_responses WHERE state <> 'done'
+    UNION ALL SELECT 'call ' || id || ' is ' || state FROM tool_calls WHERE finished_at IS NULL
     UNION ALL SELECT 'session ' || session_id || ' is leased' FROM journals WHERE run_id IS NOT NULL
     UNION ALL SELECT 'a connection is ' || state FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'
