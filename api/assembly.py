@@ -19,6 +19,7 @@ from db.stores.editing import EditingStore
 from db.stores.events import EventStore
 from db.stores.files import FileStore
 from db.stores.first_run import FirstRunStore
+from db.stores.forks import ForkStore
 from db.stores.library import LibraryStore
 from db.stores.memories import MemoryStore
 from db.stores.messages import MessageStore
@@ -45,6 +46,7 @@ from services.documents.reader import DocumentReader, ReaderLimits
 from services.editing import MessageEditor
 from services.files import FileLimits, FileService
 from services.first_run.welcome import Welcome
+from services.forks import ForkService
 from services.health import HealthService
 from services.images import ImageLimits, ImageService
 from services.library import LibraryService
@@ -91,6 +93,7 @@ class Services:
     editor: MessageEditor
     contexts: ContextService
     search: MessageSearch
+    forks: ForkService
     personas: PersonaService
     modules: ModuleService
     templates: TemplateService
@@ -227,6 +230,7 @@ async def open_services(
             compactor=compactor,
             limits=_context_limits(settings),
         ),
+        forks=ForkService(ForkStore(database), sessions, files),
         search=MessageSearch(SearchStore(database), sessions),
         personas=persona_service,
         modules=module_service,

@@ -16,6 +16,7 @@ from services.chat import ChatService
 from services.contexts import ContextService
 from services.editing import MessageEditor
 from services.files import FileService
+from services.forks import ForkService
 from services.health import HealthService
 from services.images import ImageService
 from services.library import LibraryService
@@ -67,6 +68,10 @@ def _editor(connection: HTTPConnection) -> MessageEditor:
 
 def _contexts(connection: HTTPConnection) -> ContextService:
     return services_of(connection).contexts
+
+
+def _forks(connection: HTTPConnection) -> ForkService:
+    return services_of(connection).forks
 
 
 def _search(connection: HTTPConnection) -> MessageSearch:
@@ -152,6 +157,7 @@ Sessions = Annotated[SessionService, Depends(_sessions)]
 Messages = Annotated[MessageService, Depends(_messages)]
 Editor = Annotated[MessageEditor, Depends(_editor)]
 Contexts = Annotated[ContextService, Depends(_contexts)]
+Forks = Annotated[ForkService, Depends(_forks)]
 Search = Annotated[MessageSearch, Depends(_search)]
 Replies = Annotated[ReplyService, Depends(_replies)]
 Personas = Annotated[PersonaService, Depends(_personas)]

@@ -5,11 +5,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from api.dependencies import CurrentUser, ExpectedVersion, Sessions, takes_json
+from api.dependencies import CurrentUser, ExpectedVersion, Forks, Sessions, takes_json
 from api.routes.responses import problems
 from api.schemas.pages import Before, Limit, cursor_of, link_next
-from api.schemas.sessions import Session, SessionCreate, SessionPage, SessionUpdate
-from db.ids import PersonaId, SessionId
+from api.schemas.sessions import Session, SessionCreate, SessionFork, SessionPage, SessionUpdate
+from db.ids import MessageId, PersonaId, SessionId
 
 
 def _door(noun: str) -> APIRouter:
@@ -61,6 +61,20 @@ def _door(noun: str) -> APIRouter:
         """Change the fields that are given, and tell whoever reads the session's events."""
         updated = await sessions.update(user, SessionId(session_id), body.changes(), version=version)
         return _tagged(Session.of(updated), response)
+
+    @router.post(f"{one}/fork", status_code=201, operation_id=f"fork{noun}", responses=problems(404, changes=True))
+    async def fork_session(
+        session_id: Annotated[UUID, Path(alias=id_name)],
+        user: CurrentUser,
+        forks: Forks,
+        response: Response,
+        body: SessionFork | None = None,
+    ) -> Session:
+        """Begin another chat thread with everything that was said in this one up to a message."""
+        message_id = body and body.message_id and MessageId(body.message_id)
+        forked = await forks.fork(user, SessionId(session_id), message_id=message_id, title=body and body.title)
+        response.headers["location"] = f"{path}/{forked.id}"
+        return _tagged(Session.of(forked), response)
 
     @router.delete(one, status_code=204, operation_id=f"delete{noun}", responses=problems(404, 412, changes=True))
     async def delete_session(

@@ -88,5 +88,14 @@ class Session(Answer):
         )
 
 
+class SessionFork(Body):
+    """How a session goes on in another one."""
+
+    message_id: UUID | None = Field(None, description="The last message to be copied; the newest one if left out.")
+    title: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
+        None, description="The old one's if left out."
+    )
+
+
 class SessionPage(Page[Session]):
     """Chat threads, newest first."""
