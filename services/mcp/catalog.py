@@ -1,7 +1,9 @@
 """What a server says about its tools, turned into what can be shown to a model."""
 
 import asyncio
+import hashlib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 
 from mcp import Client
@@ -19,6 +21,11 @@ _log = logging.getLogger(__name__)
 _LONGEST_DESCRIPTION = 4_000
 _LONGEST_NAME = 256
 _MOST_PAGES = 32
+_MOST_REMEMBERED = 2_048
+"""Tools of a server whose first description is remembered; further ones count as changed."""
+
+# Letters that a model reads and a person does not see, or sees in another order.
+_UNSEEN = re.compile("[\U000e0000-\U000e007f\u202a-\u202e\u2066-\u2069\u200b\u2060\ufeff]")
 
 
 class Catalog:
@@ -79,7 +86,10 @@ class Catalog:
     def _is_changed(self, tool: Tool) -> bool:
         """Whether the server describes it in other words than a person had before them who allowed it."""
         words = tool.model_dump_json(include={"title", "description", "input_schema", "annotations"})
-        is_changed = self._first_seen.setdefault(tool.name, words) != words
+        digest = hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()
+        if tool.name not in self._first_seen and len(self._first_seen) < _MOST_REMEMBERED:
+            self._first_seen[tool.name] = digest
+        is_changed = self._first_seen.get(tool.name) != digest
         if is_changed:
             self._warn("describes %r in other words than at first", tool.name)
         return is_changed
@@ -104,5 +114,5 @@ def _approval(server: McpServer, tool: str, *, is_changed: bool) -> Approval | N
 
 
 def _description(tool: Tool) -> str:
-    text = clean_text(tool.description or tool.title or "").strip()
+    text = _UNSEEN.sub("", clean_text(tool.description or tool.title or "")).strip()
     return text if len(text) <= _LONGEST_DESCRIPTION else text[: _LONGEST_DESCRIPTION - 1] + "…"

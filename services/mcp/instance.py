@@ -179,11 +179,9 @@ class Instance:
             raise ToolUnavailable(message, server=name, retry_after=math.ceil(rest))
 
     async def _start(self) -> "Connection":
-        # Imported beside the loop: the protocol's client takes a second or more to load.
-        made = await asyncio.to_thread(importlib.import_module, "services.mcp.connection")
         if self._ending:  # two copies could be in each other's way
             await asyncio.wait([connection.task for connection in self._ending], timeout=_CLOSE_SECONDS)
-        connection: Connection = made.Connection(self.server, self._limits, self._first_seen)
+        connection = await self._begin()
         self._connection, self._opened, self._timeouts = connection, self._now(), 0
         await asyncio.wait([connection.ready])
         if not connection.was_ready:
@@ -191,6 +189,15 @@ class Instance:
             raise ToolUnavailable(unusable(self.server.name, self.last_error or "it ended"), server=self.server.name)
         self.last_error, self._known = None, connection.tools
         return connection
+
+    async def _begin(self) -> "Connection":
+        try:
+            # Imported beside the loop: the protocol's client takes a second or more to load.
+            made = await asyncio.to_thread(importlib.import_module, "services.mcp.connection")
+            return made.Connection(self.server, self._limits, self._first_seen)
+        except ImportError as error:
+            self._note(f"its client cannot be loaded: {error}", was_ready=False)
+            raise ToolUnavailable(unusable(self.server.name, "its client cannot be loaded")) from error
 
     def _notice_end(self) -> None:
         """Part with a connection that has ended: note why, and how long to rest before the next."""

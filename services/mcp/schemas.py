@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from jsonschema import Draft202012Validator, SchemaError
 
-_MOST_BYTES = 65_536
+_MOST_BYTES = 32_768
 _DEEPEST = 32
 
 

@@ -4,6 +4,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final, cast
 
+import anyio
 from mcp import MCPError
 from mcp_types import CONNECTION_CLOSED, INVALID_REQUEST, PARSE_ERROR, REQUEST_TIMEOUT
 from pydantic import ValidationError
@@ -24,6 +25,8 @@ def translated(server: str) -> Generator[None]:
         yield
     except MCPError as error:
         raise _fault(server, error) from error
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream) as error:
+        raise ConnectionEnded(_ended(server), server=server) from error
     except (ValidationError, ValueError, TypeError, KeyError, RuntimeError, RecursionError) as error:
         raise ToolFailed(unusable(server, GARBLED), server=server) from error
 
@@ -49,7 +52,7 @@ def _fault(server: str, error: MCPError) -> ToolError:
         case code if code == CONNECTION_CLOSED and said.startswith(_STREAM_BROKEN):
             return ToolFailed(unusable(server, "its answer is too large, or broken"), server=server)
         case code if code == CONNECTION_CLOSED:
-            return ConnectionEnded(f"The tool server {server} ended during the call.", server=server)
+            return ConnectionEnded(_ended(server), server=server)
         case code if code == INVALID_REQUEST and said == "Session terminated":
             return NothingDone(unusable(server, "it does not know our conversation any more"), server=server)
         case code if code == UNREACHABLE:
@@ -60,6 +63,10 @@ def _fault(server: str, error: MCPError) -> ToolError:
             return ToolFailed(unusable(server, GARBLED), server=server)
         case _:
             return ToolFailed(f"The tool server {server} refused the call: {said}", server=server)
+
+
+def _ended(server: str) -> str:
+    return f"The tool server {server} ended during the call."
 
 
 def _words(error: MCPError) -> str:

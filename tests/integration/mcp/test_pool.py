@@ -239,3 +239,21 @@ async def test_a_copy_that_nobody_needs_is_stopped(hostile: Hostile, home: Path)
 async def test_a_session_without_copies_ends_in_peace(hostile: Hostile) -> None:
     async with pooled(hostile(isolation="session")) as caller:
         await caller.pool.end_session(SessionId(caller.owner_id))
+
+
+async def test_letters_that_nobody_sees_are_taken_out_of_descriptions(hostile: Hostile) -> None:
+    async with pooled(hostile("whispering")) as caller:
+        offered = await caller.pool.tools(caller.owner_id, caller.session_id, ["hostile"])
+
+    assert [tool.description for tool in offered.tools] == ["Adds numbers."]
+
+
+async def test_a_server_that_invents_ever_new_tools_is_remembered_only_so_far(hostile: Hostile) -> None:
+    async with pooled(hostile("inventive", trusted=False), probe_seconds=0.01) as caller:
+        await caller.tool_names()
+        await eventually(lambda: _is_changed(caller), 30)
+
+
+async def _is_changed(caller: Caller) -> bool:
+    offered = await caller.pool.tools(caller.owner_id, caller.session_id, ["hostile"])
+    return all(tool.changed and tool.approval == "ask" for tool in offered.tools)
