@@ -61,18 +61,15 @@ async def open_prompts(
     await _tell_hardening(sandbox)
     store, shelf = TurnStore(database), Shelf(ModuleStore(database))
     reader = TurnReader(store, shelf)
-    turns = Turns(
-        sandbox,
-        _hosts(database, providers, MemoryStore(database)),
-        shelf,
-        limits=ScriptLimits(
-            cpu_seconds=allowed.cpu_seconds,
-            memory_bytes=allowed.memory_mib * 1024 * 1024,
-            recursion=allowed.recursion,
-            host_calls=allowed.host_calls,
-        ),
-        times=ScriptTimes(allowed.timeout_ms, allowed.ai_timeout_ms),
+    limits = ScriptLimits(
+        cpu_seconds=allowed.cpu_seconds,
+        memory_bytes=allowed.memory_mib * 1024 * 1024,
+        recursion=allowed.recursion,
+        host_calls=allowed.host_calls,
     )
+    times = ScriptTimes(allowed.timeout_ms, allowed.ai_timeout_ms)
+    hosts, unkept = (_hosts(database, providers, kind(database)) for kind in (MemoryStore, UnkeptMemories))
+    turns = Turns(sandbox, hosts, shelf, limits=limits, times=times)
     after = AfterReply(
         casting,
         reader=reader,
@@ -82,8 +79,8 @@ async def open_prompts(
         traces=RunTraceStore(database),
         tokens=tokens,
     )
-    unkept = _hosts(database, providers, UnkeptMemories(database))
-    lab = PromptLab(casting, reader=reader, turns=turns, tokens=tokens, host_for=unkept)
+    trials = Turns(sandbox.thorough(), unkept, shelf, limits=limits, times=times)
+    lab = PromptLab(casting, reader=reader, turns=trials, tokens=tokens, host_for=unkept)
     traces = RunTraceStore(database)
     composer = Composer(reader=reader, turns=turns, store=store, traces=traces, tokens=tokens)
     on_demand = OnDemand(reader=reader, turns=turns, store=store, modules=ModuleStore(database), traces=traces)

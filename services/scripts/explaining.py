@@ -39,6 +39,19 @@ class Explainer:
         line, column = place
         return ScriptError(kind, f"{message}, after ctx.{call.function[:64]}() in line {line}", line, column)
 
+    def error_repeated(self, error: MontyError, line: int, column: int) -> ScriptError:
+        """An error whose place was found by running the script once more."""
+        told = self.explained(error, None)
+        return ScriptError(told.type, f"{told.message}; run once more, it did so in this line", line, column)
+
+    def could_be_located(self, error: MontyError) -> bool:
+        """Whether the script was ended while it computed, without a place, by an interpreter that is still there."""
+        return (
+            isinstance(error, MontyRuntimeError)
+            and isinstance(error.exception(), TimeoutError)
+            and not error.traceback()
+        )
+
     def explained(self, error: MontyError, newest: Call | None) -> ScriptError:
         """What the interpreter reports. It does not tell the place where a limit ended the script from outside."""
         match error:

@@ -8,10 +8,7 @@ from contextlib import AsyncExitStack, contextmanager, nullcontext
 
 from pydantic_monty import (
     AsyncFunctionSnapshot,
-    AsyncFutureSnapshot,
     AsyncMontySession,
-    AsyncNameLookupSnapshot,
-    AsyncSnapshot,
     ClassInstance,
     CollectString,
     ExternalResult,
@@ -23,7 +20,9 @@ from pydantic_monty import (
 from services.scripts.calls import Calls
 from services.scripts.explaining import Call, Explainer
 from services.scripts.functions import PureFunctions
+from services.scripts.locating import Repetition
 from services.scripts.places import Hurry
+from services.scripts.stops import Ctx, go_on
 from services.scripts.types import ScriptError, ScriptLimits, ScriptResult
 from services.scripts.values import plain_text
 from services.scripts.workers import CannotStart, Workers
@@ -32,12 +31,6 @@ _log = logging.getLogger(__name__)
 
 SPARE_STOPS = 1_000
 """Stops beside calls of `ctx`: names that are not defined, modules, files. All end in an exception in the script."""
-
-
-class Ctx:
-    """What a script's `ctx` is on this side: nothing. Every use of it arrives by name."""
-
-    __slots__ = ()
 
 
 class _Stopped(Exception):
@@ -59,8 +52,12 @@ class ScriptRun:
         *,
         patience: float,
         hurry: Hurry | None = None,
+        repetition: Repetition | None = None,
     ) -> None:
-        """`patience`: seconds that it may wait for a place; with a `hurry` it need not."""
+        """`patience`: seconds that it may wait for a place; with a `hurry` it need not.
+
+        With a `repetition`, it is run once more to find the place of an error that has none.
+        """
         self._source = source
         self._limits = limits
         self._functions = functions
@@ -69,6 +66,7 @@ class ScriptRun:
         self._printed = CollectString(limits.printed_bytes)
         self._patience = patience
         self._hurry = hurry
+        self._repetition = repetition
         self._waited = 0.0
         self._clock = asyncio.timeout(None)
         self._count = 0
@@ -108,7 +106,7 @@ class ScriptRun:
         except _Stopped as stopped:
             return stopped.error
         except MontyError as error:
-            return self._explainer.explained(error, self._newest)
+            return await self._explained(error, workers)
         except CannotStart as error:
             _log.warning("no process for a script: %s", error)
             return ScriptError("WorkerLost", "no process could be started for the script; run it again")
@@ -118,6 +116,13 @@ class ScriptRun:
                 raise
             return self._took_too_long()
         return None
+
+    async def _explained(self, error: MontyError, workers: Workers) -> ScriptError:
+        if self._repetition is not None and self._explainer.could_be_located(error):
+            place = await self._repetition.place(workers, self._resources())
+            if place is not None:
+                return self._explainer.error_repeated(error, *place)
+        return self._explainer.explained(error, self._newest)
 
     def _took_too_long(self) -> ScriptError:
         message = f"took longer than {self._limits.timeout_ms / 1e3:g} s"
@@ -155,22 +160,7 @@ class ScriptRun:
         inputs = {"ctx": ClassInstance(Ctx())}
         stop = await session.feed_start(self._source, inputs=inputs, print_callback=self._printed)
         while not isinstance(stop, MontyComplete):
-            stop = await self._next(stop)
-
-    async def _next(self, stop: AsyncSnapshot) -> AsyncSnapshot:
-        """Answer what the script stopped for, and let it go on to its next stop."""
-        match stop:
-            case AsyncFunctionSnapshot(is_os_function=True):
-                return await stop.resume_not_handled()
-            case AsyncFunctionSnapshot(object_id=None):
-                message = f"name {str(stop.function_name)[:64]!r} is not defined"
-                return await stop.resume({"exc_type": "NameError", "message": message})
-            case AsyncFunctionSnapshot():
-                return await stop.resume(await self._answer(stop))
-            case AsyncNameLookupSnapshot():
-                return await stop.resume()
-            case AsyncFutureSnapshot() | MontyComplete():
-                raise AssertionError("no call is answered by a promise, so a script never waits for one")
+            stop = await go_on(stop, self._answer)
 
     async def _answer(self, stop: AsyncFunctionSnapshot) -> ExternalResult:
         self._newest = Call(stop.function_name, stop.position)
@@ -183,6 +173,8 @@ class ScriptRun:
         with self._time_stands_still() if stop.function_name == "run_module" else nullcontext():
             answer = await self._calls.answer(stop.function_name, stop.args, stop.kwargs)
         self._is_answering = False
+        if self._repetition is not None:
+            self._repetition.keep(stop.function_name, answer)
         return answer
 
     @contextmanager

@@ -1,5 +1,6 @@
 """Runs scripts: each in a process of its own, which stops at every call of `ctx` and waits for the answer."""
 
+from copy import copy
 from datetime import UTC, datetime
 
 from services.hardening import Hardening
@@ -7,6 +8,7 @@ from services.providers.text import clean_text
 from services.scripts.api import plugin_functions
 from services.scripts.calls import Calls
 from services.scripts.functions import Clock, CountTokens, PureFunctions
+from services.scripts.locating import Repetition
 from services.scripts.places import Hurry
 from services.scripts.run import ScriptRun
 from services.scripts.types import ScriptHost, ScriptLimits, ScriptResult
@@ -28,9 +30,16 @@ class Sandbox:
     ) -> None:
         self._workers = Workers(places=max_workers, in_a_hurry=max_workers * (DEEPEST - 1))
         self._patience = patience
+        self._is_thorough = False
         self._count_tokens = count_tokens
         self._clock: Clock = clock or (lambda: datetime.now(UTC))
         self._functions = {function.name: function for function in plugin_functions()}
+
+    def thorough(self) -> "Sandbox":
+        """The same sandbox for trying scripts out: one that computes too long does so twice, to tell in which line."""
+        other = copy(self)
+        other._is_thorough = True
+        return other
 
     async def __aenter__(self) -> "Sandbox":
         return self
@@ -83,5 +92,7 @@ class Sandbox:
         limits = limits or ScriptLimits()
         functions = PureFunctions(limits, self._clock, timezone, self._count_tokens)
         calls = Calls(self._functions, functions, host, may_use_ai)
-        run = ScriptRun(clean_text(script), limits, functions, calls, patience=self._patience, hurry=hurry)
+        source = clean_text(script)
+        repetition = Repetition(source, limits) if self._is_thorough else None
+        run = ScriptRun(source, limits, functions, calls, patience=self._patience, hurry=hurry, repetition=repetition)
         return await run.perform(self._workers)

@@ -30,7 +30,7 @@ class ScriptError:
     """Why a script ended early. `line` and `column` count from 1; None where no place is known.
 
     Some limits end a script from outside, where nobody sees what it was about: then they are those of the newest call
-    of `ctx` before it, and the message says so.
+    of `ctx` before it, or were found by running the script once more, and the message says so.
     """
 
     type: str

@@ -109,3 +109,16 @@ async def test_what_is_being_tried_ends_when_the_service_does(studio: Studio, la
         await request.closed
     with pytest.raises(ShuttingDown):
         await resolve(lab, "nothing more", HERE)
+
+
+async def test_a_script_that_computes_too_long_is_told_the_statement(studio: Studio, lab: PromptLab):
+    script = 'n = ctx.get_variable("n", 1)\nwhile n:\n    m = n\n    # round and round\n    n = m + 1'
+    tried = await lab.try_script(script, "", HERE, run_ai=False)
+    error = tried.result.error
+    assert error is not None
+    assert error.line in (3, 5)
+    assert error.message.endswith("run once more, it did so in this line")
+
+    await studio.module("spin", script=script)
+    trace = await studio.trace(await studio.say(await studio.session("@spin"), "Hi"))
+    assert trace.trace["modules"][0]["error"]["line"] == 1, "in a turn nothing is run twice"
