@@ -14,6 +14,7 @@ from api.tooling import make_pool, make_tooling
 from db.ids import LOCAL_OWNER, ReplicaId, new_id
 from db.migrate import read_migrations
 from db.pool import Database
+from db.stores.calibrations import CalibrationStore
 from db.stores.context import ContextStore
 from db.stores.editing import EditingStore
 from db.stores.events import EventStore
@@ -36,6 +37,7 @@ from db.stores.steering import SteeringStore
 from db.stores.tool_calls import ToolCallStore
 from db.stores.users import UserStore
 from services.attachments import Attachments
+from services.calibrations import Calibrations
 from services.casting import CastingOffice
 from services.chat import ChatLimits, ChatService
 from services.compactor import Compactor, SummarySettings
@@ -154,6 +156,7 @@ async def open_services(
     casting = CastingOffice(sessions, personas, providers)
     prompts = await open_prompts(database, providers, tokens, casting, settings.sandbox, stack)
     context = ContextStore(database)
+    calibrations = Calibrations(CalibrationStore(database))
     compactor = Compactor(context, tokens, providers, journal, _summary_settings(settings))
     replica_id = ReplicaId(new_id())
     afterwork = Afterwork(
@@ -185,7 +188,7 @@ async def open_services(
     )
     attachments = Attachments(files, tokens, tokens_each=settings.context.file_tokens)
     conversations = Conversations(
-        context, SteeringStore(database), tokens, compactor, _context_limits(settings), attachments
+        context, SteeringStore(database), tokens, compactor, calibrations, _context_limits(settings), attachments
     )
     tooling = make_tooling(settings, database, pool, prompts.on_demand, conversations, tokens, decisions, files)
     chat = ChatService(
@@ -228,6 +231,7 @@ async def open_services(
             store=context,
             casting=casting,
             compactor=compactor,
+            calibrations=calibrations,
             limits=_context_limits(settings),
         ),
         forks=ForkService(ForkStore(database), sessions, files),

@@ -207,7 +207,8 @@ class Compactor:
         """Store it, with its cost if nobody else counts that; None if what was said was changed meanwhile."""
         place = old.place
         tokens = await self._tokens.count_message(shown(made.kind, made.text))
-        compaction = Compaction(made.kind, old.tokens, old.after(tokens), len(old.replaced), made.usage)
+        before, after = place.room.told(old.tokens), place.room.told(old.after(tokens))
+        compaction = Compaction(made.kind, before, after, len(old.replaced), made.usage)
         event = encode(compaction.event, None, timestamp()) if announce else None
         earlier = old.stretch.summary
         new = NewSummary(

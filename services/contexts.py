@@ -8,6 +8,7 @@ from db.records import ContextSummaryRecord, SessionRecord
 from db.stores.context import ContextStore, Stretch
 from db.stores.runs import RunStore
 from db.stores.sessions import SessionStore
+from services.calibrations import Calibrations
 from services.casting import Casting, CastingOffice
 from services.compactor import Compaction, Compactor, Place
 from services.context.compaction import KEPT_BY_HAND
@@ -49,6 +50,7 @@ class ContextService:
         store: ContextStore,
         casting: CastingOffice,
         compactor: Compactor,
+        calibrations: Calibrations,
         limits: ContextLimits,
     ) -> None:
         self._sessions = sessions
@@ -56,6 +58,7 @@ class ContextService:
         self._store = store
         self._casting = casting
         self._compactor = compactor
+        self._calibrations = calibrations
         self._limits = limits
         self._being_summarized: set[SessionId] = set()
 
@@ -113,7 +116,11 @@ class ContextService:
         if newest is not None and newest.context is not None:
             return casting, Room.of(newest.context, self._limits.compact_at)
         limit = await casting.provider.context_window(casting.model, casting.controls) or self._limits.default_window
-        return casting, Room(limit, self._limits.reply_tokens, 0, 0, self._limits.compact_at)
+        factor = await self._calibrations.factor(session.owner_id, casting)
+        limits = self._limits
+        return casting, Room.calibrated(
+            limit, limits.reply_tokens, prompt=0, tools=0, compact_at=limits.compact_at, factor=factor
+        )
 
     async def _stretch(self, session: SessionRecord, room: Room) -> Stretch:
         return await self._store.newest(

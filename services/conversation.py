@@ -1,14 +1,16 @@
 """What the model is given in a run: the session's context, fitted to its window, and what is said meanwhile."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from db.ids import MessageId
+from db.ids import MessageId, UserId
 from db.stores.context import ContextStore, Stretch
 from db.stores.steering import SteeringStore
 from services.agent.runner import Given
 from services.agent.types import ModelMessage, ToolCall, ToolResultMessage, ToolSpec, Usage, total
 from services.attachments import Attachments
+from services.calibrations import Calibrations
 from services.casting import Casting
 from services.compactor import Compactor, Place
 from services.context.compaction import KEPT
@@ -57,6 +59,7 @@ class Conversations:
         steering: SteeringStore,
         tokens: TokenCounter,
         compactor: Compactor,
+        calibrations: Calibrations,
         limits: ContextLimits,
         attachments: Attachments,
     ) -> None:
@@ -64,6 +67,7 @@ class Conversations:
         self._steering = steering
         self._tokens = tokens
         self._compactor = compactor
+        self._calibrations = calibrations
         self._tool_costs = ToolCosts(tokens)
         self._limits = limits
         self._attachments = attachments
@@ -75,15 +79,15 @@ class Conversations:
 
         If something had to be left out, it is summarized first. Raises `ContextTooLong`.
         """
-        room = await self._room(casting, prompt, tools)
-        conversation = await self._fitted(run, room)
+        room = await self._room(run.record.owner_id, casting, prompt, tools)
+        conversation = await self._fitted(run, casting, room)
         if conversation.leaves_out:
             record = run.record
             place = Place(record.session_id, record.user_message_id, casting, room, record.request["turns"])
             made = await self._compactor.before_a_call(place, keep_tokens=room.kept(KEPT))
             if made is not None:
                 run.emit(made.event)
-                conversation = await self._fitted(run, room)
+                conversation = await self._fitted(run, casting, room)
                 run.spent = total(run.spent, made.usage)
         if run.draft.message_id is not None:
             await conversation.resume(run.draft.message_id)
@@ -116,24 +120,26 @@ class Conversations:
             stored = [encode(item) for item in answers]
             await until_answered(lambda: self._store.add(run.claimed, message_id, len(items), stored))
 
-    async def _room(self, casting: Casting, prompt: str, tools: Sequence[ToolSpec]) -> Room:
+    async def _room(self, owner_id: UserId, casting: Casting, prompt: str, tools: Sequence[ToolSpec]) -> Room:
         limits = self._limits
-        return Room(
+        return Room.calibrated(
             await casting.provider.context_window(casting.model, casting.controls) or limits.default_window,
             casting.controls.get("max_tokens") or limits.reply_tokens,
-            await self._tokens.count_message(prompt) if prompt else 0,
-            await self._tool_costs.of(tools),
-            limits.compact_at,
+            prompt=await self._tokens.count_message(prompt) if prompt else 0,
+            tools=await self._tool_costs.of(tools),
+            compact_at=limits.compact_at,
+            factor=await self._calibrations.factor(owner_id, casting),
         )
 
-    async def _fitted(self, run: ActiveRun, room: Room) -> "RunConversation":
+    async def _fitted(self, run: ActiveRun, casting: Casting, room: Room) -> "RunConversation":
         stretch = await self._store.newest(
             run.record.session_id,
             run.record.user_message_id,
             token_budget=max(0, room.limit - room.fixed),
             overhead=MESSAGE_OVERHEAD,
         )
-        return RunConversation(self._store, self._steering, self._tokens, self._attachments, run, room, stretch)
+        learn = partial(self._calibrations.learn, run.record.owner_id, casting)
+        return RunConversation(self._store, self._steering, self._tokens, self._attachments, run, room, stretch, learn)
 
 
 class RunConversation:
@@ -148,6 +154,7 @@ class RunConversation:
         run: ActiveRun,
         room: Room,
         stretch: Stretch,
+        learn: Callable[[int, int], Awaitable[None]],
     ) -> None:
         self._store = store
         self._steering = steering
@@ -155,6 +162,7 @@ class RunConversation:
         self._attachments = attachments
         self._run = run
         self._room = room
+        self._learn = learn
         self._is_whole = stretch.is_whole
         self._summary = summary_item(stretch.summary) if stretch.summary else None
         self._groups: Sequence[Group] = groups_of(stretch.messages)
@@ -180,7 +188,7 @@ class RunConversation:
         self._given = self.fitted()
         record = self._run.record
         messages = await self._attachments.tell(record.owner_id, record.session_id, self._given.items)
-        return Given(messages, self._given.reserve)
+        return Given(messages, self._room.told(self._given.reserve))
 
     async def add(self, said: Sequence[ModelMessage]) -> None:
         """Store what was said in this run; raises `LeaseLost`, and the run is lost, if it is another's by now."""
@@ -205,7 +213,9 @@ class RunConversation:
             return False
 
     async def measured(self, usage: Usage) -> None:
-        """Take what the model's server has counted."""
+        """Take what the model's server has counted: the windows of later runs follow it."""
+        if self._given is not None:
+            await self._learn(self._given.tokens, usage.input_tokens)
 
     async def resume(self, message_id: MessageId) -> None:
         """Take what is stored of this reply, which somebody else began."""
@@ -217,14 +227,20 @@ class RunConversation:
         """How full the window is, and of what. Raises `ContextTooLong`."""
         room, window = self._room, self.fitted()
         summary = window.summary.tokens if window.summary else 0
-        parts = {
+        filled = {
             "system": room.prompt,
             "tools": room.tools,
             "summary": summary,
             "history": window.tokens - room.fixed - summary,
-            "reserve": window.reserve,
         }
-        return ContextUsage(window.tokens, room.limit, room.threshold, parts)
+        parts = {part: room.told(tokens) for part, tokens in filled.items()}
+        return ContextUsage(
+            sum(parts.values()),
+            room.window or room.limit,
+            room.told(room.threshold),
+            parts | {"reserve": room.told(window.reserve)},
+            round(room.factor, 3),
+        )
 
     def fitted(self) -> Window:
         """What fits now. Raises `ContextTooLong`."""

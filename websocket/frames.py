@@ -202,13 +202,14 @@ class StageUpdateFrame(RunEvent):
 
 
 class ContextUsageFrame(RunEvent):
-    """How full the model's window is, in tokens (estimates)."""
+    """How full the model's window is, in tokens: estimates, raised by `factor` where the model's server counts more."""
 
     type: Literal["context_usage"]
     tokens: int
     limit: int
     threshold: int
     parts: dict[str, int]
+    factor: float = 1.0
 
 
 class ContextCompactedFrame(SessionEvent):

@@ -93,6 +93,10 @@ class Context(Answer):
     threshold: int = Field(description="From here on older messages are summarized.")
     tokens: int
     parts: ContextParts
+    factor: float = Field(
+        description="How much limits and parts were raised because the model's server counts more than we do;"
+        " what single messages cost is told as we count it."
+    )
     is_estimate: Literal[True] = True
     summary: ContextSummary | None
     messages: list[ContextMessage] = Field(description="What comes after the summary, oldest first.")
@@ -101,21 +105,23 @@ class Context(Answer):
     @classmethod
     def of(cls, session_id: UUID, view: ContextView) -> Self:
         """What a client sees of the view."""
-        first = len(view.groups) - view.in_window
-        summary = view.summary.token_count if view.summary else 0
+        first, room = len(view.groups) - view.in_window, view.room
+        summary = room.told(view.summary.token_count) if view.summary else 0
+        system, tools = room.told(room.prompt), room.told(room.tools)
         return cls(
             session_id=session_id,
             provider=view.provider,
             model=view.model,
-            limit=view.room.limit,
-            threshold=view.room.threshold,
-            tokens=view.tokens,
+            limit=room.window or room.limit,
+            threshold=room.told(room.threshold),
+            tokens=room.told(view.tokens),
+            factor=round(room.factor, 3),
             parts=ContextParts(
-                system=view.room.prompt,
-                tools=view.room.tools,
+                system=system,
+                tools=tools,
                 summary=summary,
-                history=max(0, view.tokens - view.room.fixed - summary),
-                reserve=view.room.reserve,
+                history=max(0, room.told(view.tokens) - system - tools - summary),
+                reserve=room.told(room.reserve),
             ),
             summary=view.summary and ContextSummary.of(view.summary),
             messages=[ContextMessage.of(group, in_window=n >= first) for n, group in enumerate(view.groups)],

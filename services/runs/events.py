@@ -85,13 +85,17 @@ class StageUpdate:
 
 @dataclass(frozen=True, slots=True)
 class ContextUsage:
-    """How full the model's window is; counts are estimates. `parts` maps what fills it to tokens."""
+    """How full the model's window is; counts are estimates. `parts` maps what fills it to tokens.
+
+    `factor` is how much the counts were raised because the model's server has counted more than we did.
+    """
 
     type: ClassVar[str] = "context_usage"
     tokens: int
     limit: int
     threshold: int
     parts: Mapping[str, int]
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

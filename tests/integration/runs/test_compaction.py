@@ -368,3 +368,40 @@ async def test_short_conversation_is_left_alone(services: Services, session_id: 
     frames = await say(services, session_id)
     assert of(frames, "context_compacted") == []
     assert len(small.requests) == 1
+
+
+# --- what a server counts -------------------------------------------------------------------------------------------
+
+
+async def test_server_that_counts_more_than_we_do_is_given_less_and_remembered(
+    database_url: str, small: OpenAIFake, database: asyncpg.Connection
+):
+    async with open_replica(database_url, small, context=CONTEXT) as services:
+        session_id = (await services.sessions.create(LOCAL_OWNER)).id
+        await write_history(database, session_id, 10)
+        small.script(Text("Fine."), Tokens(2400, 5))
+        (first,) = of(await say(services, session_id), "context_usage")
+        (second,) = of(await say(services, session_id), "context_usage")
+    assert (first["factor"], first["limit"]) == (1.0, 3000)
+    assert 1.4 < second["factor"] < 1.7
+    assert second["limit"] == 3000
+    assert second["tokens"] > first["tokens"] * 1.4
+    assert sum(tokens for part, tokens in second["parts"].items() if part != "reserve") == second["tokens"]
+    async with open_replica(database_url, small, context=CONTEXT) as services:
+        (again,) = of(await say(services, session_id), "context_usage")
+    assert abs(again["factor"] - second["factor"]) < 0.2
+
+
+async def test_windows_of_a_model_whose_server_counts_double_hold_half(
+    services: Services, session_id: SessionId, small: OpenAIFake, database: asyncpg.Connection
+):
+    owned = (
+        "INSERT INTO context_calibrations (owner_id, connection, model, factor) VALUES ($1, 'openai', 'fake-small', 2)"
+    )
+    await database.execute(owned, LOCAL_OWNER)
+    await write_history(database, session_id, 14)
+    small.reply(SUMMARY)
+    (usage,) = of(await say(services, session_id), "context_usage")
+    assert usage["factor"] == 2
+    assert usage["tokens"] + usage["parts"]["reserve"] <= 3000
+    assert len(told(small.requests[-1])) <= 8

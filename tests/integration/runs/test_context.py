@@ -10,11 +10,13 @@ import pytest
 from api.assembly import Services
 from db.ids import LOCAL_OWNER, SessionId
 from db.pool import Database
+from db.stores.calibrations import CalibrationStore
 from db.stores.context import ContextStore
 from db.stores.events import EventStore
 from db.stores.steering import SteeringStore
 from services.agent.types import ChatMessage, ToolCall, ToolCallMessage, ToolResultMessage
 from services.attachments import Attachments
+from services.calibrations import Calibrations
 from services.casting import Casting
 from services.chat import Send
 from services.compactor import Compactor, SummarySettings
@@ -59,8 +61,15 @@ def conversations_over(database: Database, services: Services) -> Conversations:
     events, tokens, store = EventStore(database), TokenCounter(), ContextStore(database)
     journal = Journal(events, Feeds(events), lease_seconds=1, pending_characters=1_000)
     compactor = Compactor(store, tokens, services.providers, journal, SummarySettings(None, None, 5))
-    limits, attachments = ContextLimits(8192, 512, 0.8), Attachments(services.files, tokens, tokens_each=100)
-    return Conversations(store, SteeringStore(database), tokens, compactor, limits, attachments)
+    return Conversations(
+        store,
+        SteeringStore(database),
+        tokens,
+        compactor,
+        Calibrations(CalibrationStore(database)),
+        ContextLimits(8192, 512, 0.8),
+        Attachments(services.files, tokens, tokens_each=100),
+    )
 
 
 async def streaming(
