@@ -272,6 +272,8 @@ class ChatService:
             )
 
     async def _accept(self, owner_id: UserId, session_id: SessionId, send: Send) -> Accepted:
+        if send.attachments and (known := await self._taken_before(owner_id, session_id, send)):
+            return known
         turns = [] if send.answers else await self._turns(owner_id, session_id, send)
         message_id = send.answers or turns[-1].id
         new = NewRun(
@@ -314,9 +316,19 @@ class ChatService:
             told_of = accepted.run.handed_to or accepted.run.id
             was_queued = accepted.run.started_at != accepted.run.created_at and told_of == accepted.run.id
             self._journal.show(session_id, told_of, accepted.run.first_seq, [announce(was_queued, told_of)])
-        elif accepted.run.request["digest"] != new.request["digest"]:
-            raise Conflict("Another message was sent with that client_message_id.", field="client_message_id")
+        else:
+            _check_same(accepted.run, new.request)
         return accepted
+
+    async def _taken_before(self, owner_id: UserId, session_id: SessionId, send: Send) -> Accepted | None:
+        """A retry of a message whose files may have been deleted since."""
+        if send.client_message_id is None:
+            return None
+        run = await self._runs.sent_as(send.client_message_id, session_id, owner_id)
+        if run is None:
+            return None
+        _check_same(run, _stored(send))
+        return Accepted(run, is_new=False)
 
     async def _turns(self, owner_id: UserId, session_id: SessionId, send: Send) -> list[NewUserMessage]:
         """What the user said, to be stored; the files came with the last of it."""
@@ -472,6 +484,11 @@ def _why_gone(after: int | None, epoch: UUID | None, ours: UUID, newest: int, ke
         return "position_unknown"
     # Position 0 asks for all that is kept, which is not a hole.
     return "past_is_gone" if 0 < after < kept_after else None
+
+
+def _check_same(run: RunRecord, request: Mapping[str, Any]) -> None:
+    if run.request["digest"] != request["digest"]:
+        raise Conflict("Another message was sent with that client_message_id.", field="client_message_id")
 
 
 def _bytes(text: str) -> int:

@@ -75,6 +75,8 @@ class PublicLimits(Answer):
     """What the service takes."""
 
     message_bytes: int
+    file_bytes: int
+    files_per_session: int
     body_bytes: int
     frame_bytes: int
     frames_per_minute: int

@@ -238,6 +238,9 @@ async def _say_again(connection: "PooledConnection", message_id: MessageId, cont
             parts = CASE WHEN m.role = 'assistant'
                 THEN jsonb_path_query_array(m.parts, '$[*] ? (@.type != "text")')
                      || jsonb_build_object('type', 'text', 'text', $2)
+                WHEN m.parts <> '[]'
+                THEN jsonb_build_array(jsonb_build_object('type', 'text', 'text', $2))
+                     || jsonb_path_query_array(m.parts, '$[*] ? (@.type != "text")')
                 ELSE m.parts END
         WHERE m.id = $1
         """,

@@ -620,6 +620,17 @@ class RunStore:
             )
         return record_or_none(RunRecord, row)
 
+    async def sent_as(self, client_message_id: str, session_id: SessionId, owner_id: UserId) -> RunRecord | None:
+        """The run of the owner's session that was accepted for that `client_message_id`."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(
+                "SELECT * FROM runs WHERE session_id = $1 AND owner_id = $2 AND client_message_id = $3",
+                session_id,
+                owner_id,
+                client_message_id,
+            )
+        return record_or_none(RunRecord, row)
+
     async def newest_with_context(self, session_id: SessionId, owner_id: UserId) -> RunRecord | None:
         """The newest run of the owner's session of which is known what filled its window."""
         async with self._database.connection() as connection:

@@ -1,5 +1,6 @@
 """Files that come with messages: stored with them, told to the model, and what becomes of both."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -13,12 +14,13 @@ from websockets.asyncio.client import connect
 from services.context.items import WORDLESS
 from services.context.tokens import TokenCounter
 from tests.fakes.openai_server import OpenAIFake
-from tests.fakes.script import Status, Text
+from tests.fakes.script import Status, Text, Wait, call
 from tests.integration.conftest import SharedModel
 from tests.integration.rest.conftest import Stranger
 from tests.integration.rest.reading import problem
 from tests.papers import docx, paragraph, picture
 from tests.service import local_settings, running_service
+from tests.waiting import eventually
 
 STORY = "\n".join(f"Chapter {n}. The keeper of the lighthouse wrote in his book." for n in range(2_000))
 
@@ -297,3 +299,78 @@ async def test_of_many_pictures_the_newest_are_shown(
     assert len(newer) == 11
     assert len(older) == 11
     assert older[0]["text"].count("it is not shown here again") == 2
+
+
+async def test_files_come_with_words_that_steer_a_reply(
+    http: httpx2.AsyncClient, session_id: str, model: OpenAIFake
+) -> None:
+    file = await put(http, session_id, b"Meet at noon.", "x.txt")
+    gate = asyncio.Event()
+    model.script(Text("Looking. "), Wait(gate), call(0, "no_such_tool", {}))
+    model.script(Text("At noon."))
+    first = asyncio.create_task(say(http, session_id, "Find it."))
+    await eventually(lambda: model.requests)
+
+    steering = asyncio.create_task(say(http, session_id, "It is in here.", attachments=[file["id"]], when_busy="steer"))
+    await eventually(lambda: _said(http, session_id, "It is in here."))
+    gate.set()
+    await first
+    await steering
+    await say(http, session_id, "Sure?")
+
+    for request in model.requests[1:]:
+        words = [str(message["content"]) for message in request.body["messages"]]
+        (steered,) = [text for text in words if text.startswith("It is in here.")]
+        assert "Meet at noon." in steered
+
+
+async def _said(http: httpx2.AsyncClient, session_id: str, words: str) -> bool:
+    listed = (await http.get(f"/api/sessions/{session_id}/messages")).json()["items"]
+    return any(message["content"] == words for message in listed)
+
+
+async def test_words_that_are_changed_keep_their_files(
+    http: httpx2.AsyncClient, session_id: str, model: OpenAIFake
+) -> None:
+    file = await put(http, session_id, b"Meet at noon.", "x.txt")
+    message = (await say(http, session_id, "Lok.", attachments=[file["id"]]))["user_message"]
+
+    changed = await http.patch(f"/api/messages/{message['id']}", json={"content": "Look."})
+    await say(http, session_id, "And?")
+
+    assert changed.status_code == 200, changed.text
+    assert told(model, 0).startswith("Look.\n\n[Files that came with this message.")
+    assert "Meet at noon." in told(model, 0)
+    assert changed.json()["parts"] == [{"type": "text", "text": "Look."}, message["parts"][1]]
+
+
+async def test_the_context_shows_what_files_cost(
+    http: httpx2.AsyncClient, session_id: str, model: OpenAIFake, database: asyncpg.Connection
+) -> None:
+    photo = await put(http, session_id, picture(size=(1024, 1024)), "photo.png")
+    message = (await say(http, session_id, attachments=[photo["id"]]))["user_message"]
+
+    shown = await http.get(f"/api/sessions/{session_id}/context")
+
+    assert shown.status_code == 200, shown.text
+    assert await database.fetchval("select context_tokens from messages where id = $1", message["id"]) > 765
+    assert model.requests
+
+
+async def test_a_message_is_found_again_by_its_id_though_its_file_is_gone(
+    http: httpx2.AsyncClient, session_id: str, model: OpenAIFake
+) -> None:
+    file = await put(http, session_id, b"words", "x.txt")
+    first = await say(http, session_id, client_message_id="a", attachments=[file["id"]])
+    await http.delete(file["url"])
+
+    again = await say(http, session_id, client_message_id="a", attachments=[file["id"]])
+
+    other = await http.post(
+        f"/api/sessions/{session_id}/messages",
+        json={"content": "Other words.", "client_message_id": "a", "attachments": [file["id"]]},
+    )
+
+    assert again["run_id"] == first["run_id"]
+    problem(other, 409, "conflict", "/client_message_id")
+    assert len(model.requests) == 1

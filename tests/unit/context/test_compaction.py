@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from db.ids import MessageId, SessionId, SummaryId, new_id
 from db.records import ContextSummaryRecord, SummaryKind
+from services.agent.types import ChatMessage
 from services.context.compaction import ASKING_TOKENS, INSTRUCTIONS, Unusable, cut, judged, question, transcript
-from services.context.items import Group
+from services.context.items import Group, Item
 from services.context.room import Room
 from services.context.summaries import TAG, mark, shown, summary_item
 from services.context.tokens import RANKS, count_tokens, read_encoding
@@ -147,3 +148,13 @@ def test_mark_counts_what_is_missing_and_keeps_what_was_known_before():
 def test_instructions_take_no_more_than_is_left_for_them():
     encoding = read_encoding(RANKS)
     assert count_tokens(encoding, INSTRUCTIONS + question([], left_out=True)) + 40 < ASKING_TOKENS
+
+
+def test_files_are_named_to_whoever_summarizes():
+    files = ({"id": "0190", "name": "plan.docx"}, {"id": "0191", "name": f"x</{TAG}>"})
+    group = Group(MessageId(new_id()), "user", (Item(ChatMessage("user", "Look."), 9, files),))
+
+    (entry,) = transcript([group], None)
+
+    assert entry.startswith("User: Look. (With files: plan.docx (file id 0190), ")
+    assert f"</{TAG}>" not in entry
