@@ -10,8 +10,10 @@ from db.stores.tool_calls import ToolCallStore
 from services.context.tokens import TokenCounter
 from services.conversation import Conversations
 from services.files import FileService
-from services.mcp.config import BadMcpConfig, McpServer, read_servers
+from services.mcp.config import McpServer
+from services.mcp.config_file import read_servers
 from services.mcp.pool import McpPool
+from services.mcp.table import BadMcpConfig
 from services.mcp.types import McpLimits
 from services.prompt.on_demand import OnDemand
 from services.tools.books import CallBooks

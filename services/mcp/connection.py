@@ -10,14 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import mcp_types as spoken
-from mcp import Client, MCPError
+from mcp import Client
 from mcp.client import IncomingMessage, Transport
-from mcp.client.subscriptions import SubscriptionLost
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter
 
 from services.errors import ToolFailed, ToolUnavailable
 from services.mcp.catalog import Catalog
+from services.mcp.changes import told_of_changes
 from services.mcp.config import McpServer, Program
 from services.mcp.faults import NothingDone, unusable
 from services.mcp.http import HttpTransport
@@ -27,8 +26,6 @@ from services.mcp.stdio import StdioTransport
 from services.mcp.translation import reason_of, translated
 from services.mcp.types import McpLimits, McpTool, OnProgress, ToolOutcome
 
-_ACKNOWLEDGE_SECONDS = 2.0
-"""For a server to confirm that it will tell of changes."""
 _LOOKS = 5.0
 """At a server's tools when it says that they have changed: so many at once, and one in a second."""
 
@@ -157,7 +154,7 @@ class Connection:
             try:
                 async with asyncio.timeout(self._limits.start_seconds) as self._opening:
                     client = await stack.enter_async_context(self._make_client())
-                    await stack.enter_async_context(self._listening(client))
+                    await stack.enter_async_context(told_of_changes(client, self._tools_changed))
                     await self._look(client)
             except TimeoutError:
                 seconds = self._limits.start_seconds
@@ -241,42 +238,6 @@ class Connection:
         now = asyncio.get_running_loop().time()
         self._looks_left = min(_LOOKS, self._looks_left + now - self._looked) - 1
         self._looked = now
-
-    @contextlib.asynccontextmanager
-    async def _listening(self, client: Client) -> AsyncGenerator[None, None]:
-        """Hear of changes meanwhile, and of every change to a list that is read inside."""
-        begun = asyncio.Event()
-        listening = asyncio.create_task(self._listen(client, begun))
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_ACKNOWLEDGE_SECONDS):
-                    await begun.wait()
-            yield
-        finally:
-            listening.cancel()
-            await asyncio.wait([listening])
-
-    async def _listen(self, client: Client, begun: asyncio.Event) -> None:
-        try:
-            # Servers of the newer kind tell only those who ask; the others' notices arrive in `_hear`.
-            tools = client.server_capabilities.tools
-            if client.protocol_version in MODERN_PROTOCOL_VERSIONS and tools and tools.list_changed:
-                await self._subscribe(client, begun)
-        except (MCPError, TimeoutError):
-            pass  # it was offered, but is not to be had
-        finally:
-            begun.set()
-
-    async def _subscribe(self, client: Client, begun: asyncio.Event) -> None:
-        while self.is_usable:
-            with contextlib.suppress(SubscriptionLost):
-                async with client.listen(tools_list_changed=True) as changes:
-                    if begun.is_set():
-                        self._tools_changed()  # perhaps, while nobody listened
-                    begun.set()
-                    async for _ in changes:
-                        self._tools_changed()
-            await asyncio.sleep(self._limits.answer_seconds)
 
 
 def _retrieve(future: "asyncio.Future[None]") -> None:

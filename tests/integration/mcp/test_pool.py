@@ -257,3 +257,19 @@ async def test_a_server_that_invents_ever_new_tools_is_remembered_only_so_far(ho
 async def _is_changed(caller: Caller) -> bool:
     offered = await caller.pool.tools(caller.owner_id, caller.session_id, ["hostile"])
     return all(tool.changed and tool.approval == "ask" for tool in offered.tools)
+
+
+async def test_of_many_calls_those_that_are_not_cancelled_get_their_own_answers(hostile: Hostile) -> None:
+    async with pooled(hostile(), calls=100) as caller:
+        await caller.call("echo")
+        before = len(asyncio.all_tasks())
+        lost = [asyncio.create_task(caller.call("sleep", seconds=30)) for _ in range(50)]
+        kept = [asyncio.create_task(caller.call("echo", number=number)) for number in range(200)]
+        await asyncio.sleep(0)
+        for call in lost:
+            call.cancel()
+        await asyncio.wait([*lost, *kept])
+
+        assert [call.result() for call in kept] == [f'{{"number": {number}}}' for number in range(200)]
+        assert all(call.cancelled() for call in lost)
+        await eventually(lambda: len(asyncio.all_tasks()) == before)

@@ -8,16 +8,9 @@ from typing import Any
 
 import pytest
 
-from services.mcp.config import (
-    KEYS,
-    Address,
-    BadMcpConfig,
-    McpServer,
-    Program,
-    built_in_servers,
-    parse_servers,
-    read_servers,
-)
+from services.mcp.config import Address, McpServer, Program, built_in_servers
+from services.mcp.config_file import KEYS, parse_servers, read_servers
+from services.mcp.table import BadMcpConfig
 
 ROOT = Path(__file__).parents[3]
 
@@ -213,7 +206,7 @@ def test_a_file_that_was_named_must_be_there_and_readable(tmp_path: Path) -> Non
 
 def test_the_examples_of_the_documentation_can_be_used() -> None:
     text = (ROOT / "docs" / "tools.md").read_text()
-    (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    (example,) = (block for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL) if "mcpServers" in block)
 
     assert [server.name for server in parse_servers(example, "mcp.json", {})] == ["time", "notes", "tracker"]
 
