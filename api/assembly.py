@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from api.prompts import open_prompts
 from api.settings import Settings
 from api.streams import EventStreams
-from api.tooling import make_pool, make_tooling
+from api.tool_servers import make_pool
+from api.tooling import make_tooling
 from db.ids import LOCAL_OWNER, ReplicaId, new_id
 from db.migrate import read_migrations
 from db.pool import Database

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from api.listening import CannotListen
 from api.settings import BadSettings, Settings, load_settings
 from api.supervisor import migrate_only, serve
-from api.tooling import tool_servers
+from api.tool_servers import tool_servers
 from db.refusals import DatabaseNotReady
 
 try:

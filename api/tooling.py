@@ -1,20 +1,15 @@
-"""Tools, from the settings and the operator's file."""
+"""Which tools runs have, from the settings."""
 
-import os
 from dataclasses import dataclass
 
-from api.settings import BadSettings, Settings
+from api.settings import Settings
 from db.pool import Database
 from db.stores.messages import MessageStore
 from db.stores.tool_calls import ToolCallStore
 from services.context.tokens import TokenCounter
 from services.conversation import Conversations
 from services.files import FileService
-from services.mcp.config import McpServer
-from services.mcp.config_file import read_servers
 from services.mcp.pool import McpPool
-from services.mcp.table import BadMcpConfig
-from services.mcp.types import McpLimits
 from services.prompt.on_demand import OnDemand
 from services.tools.books import CallBooks
 from services.tools.builtin.files import ListFiles, ReadFile, SearchFiles
@@ -25,32 +20,6 @@ from services.tools.decisions import Decisions
 from services.tools.ledger import LedgerLimits
 from services.tools.results import ResultCutter
 from services.tools.toolbox import Toolbox
-
-
-def tool_servers(settings: Settings) -> tuple[McpServer, ...]:
-    """The servers that the operator's file names. Raises BadSettings."""
-    try:
-        return read_servers(settings.mcp_config, os.environ)
-    except BadMcpConfig as error:
-        raise BadSettings(f"MCP_CONFIG: {error}") from None
-
-
-def make_pool(settings: Settings) -> McpPool:
-    """The pool, with nothing started. Raises BadSettings."""
-    limits, timeouts = settings.limits, settings.timeouts
-    return McpPool(
-        tool_servers(settings),
-        McpLimits(
-            start_seconds=timeouts.tool_start,
-            wait_seconds=timeouts.tool_wait,
-            call_seconds=timeouts.tool_call,
-            idle_seconds=timeouts.tool_idle,
-            copies=limits.tool_server_copies,
-            calls=limits.tool_calls_per_server,
-            message_bytes=limits.tool_message_bytes,
-            text_characters=limits.tool_text_characters,
-        ),
-    )
 
 
 @dataclass(frozen=True, slots=True)
