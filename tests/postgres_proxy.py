@@ -22,6 +22,10 @@ class PostgresProxy:
         self.swallow_next_answer_to: bytes | None = None
         """When a client's bytes contain this, they are passed on, but the connection breaks before the answer."""
         self.swallowed = 0
+        self.statements = 0
+        """How many statements clients have sent, those of transactions among them."""
+        self.answered = 0
+        """Bytes that the server has sent."""
 
     def cut(self) -> None:
         """Break every connection now."""
@@ -39,7 +43,7 @@ class PostgresProxy:
         self._pairs.add(pair)
         tasks = [
             asyncio.create_task(self._up(reader, up_writer, up_reader, writer)),
-            asyncio.create_task(_pass(up_reader, writer)),
+            asyncio.create_task(self._down(up_reader, writer)),
         ]
         self._tasks.update(tasks)
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -58,7 +62,9 @@ class PostgresProxy:
         up_reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
+        messages = _Messages()
         while data := await reader.read(65536):
+            self.statements += messages.statements_in(data)
             marker = self.swallow_next_answer_to
             if marker is not None and marker in data:
                 self.swallow_next_answer_to = None
@@ -73,11 +79,37 @@ class PostgresProxy:
             up_writer.write(data)
             await up_writer.drain()
 
+    async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            self.answered += len(data)
+            writer.write(data)
+            await writer.drain()
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
+
+class _Messages:
+    """Divides what a client sends into the protocol's messages: a letter, four bytes of length, the rest."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._has_started = False
+
+    def statements_in(self, data: bytes) -> int:
+        """How many of the messages that are whole by now carry a statement out."""
+        self._rest += data
+        count = 0
+        while (message := self._next()) is not None:
+            count += message in (b"B", b"Q")
+        return count
+
+    def _next(self) -> bytes | None:
+        head = 1 if self._has_started else 0  # the first message has no letter
+        if len(self._rest) < head + 4:
+            return None
+        end = head + int.from_bytes(self._rest[head : head + 4], "big")
+        if len(self._rest) < end:
+            return None
+        kind, self._rest, self._has_started = self._rest[:head], self._rest[end:], True
+        return kind
 
 
 @asynccontextmanager
