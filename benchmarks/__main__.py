@@ -21,6 +21,7 @@ from benchmarks import (
     scripts,
     start,
     templates,
+    tool_rounds,
     tools,
     triggers,
 )
@@ -40,6 +41,7 @@ _BENCHMARKS = {
     "triggers": triggers,
     "composing": composing,
     "tools": tools,
+    "tool_rounds": tool_rounds,
 }
 
 
