@@ -124,7 +124,7 @@ async def test_a_body_of_just_the_limit_is_read(http: httpx2.AsyncClient) -> Non
     problem(answer, 422, "invalid_request", "/mode")
 
 
-@pytest.mark.parametrize("path", ["/api", "/api/nothing", "/api/messages", f"/api/sessions/{ONE}/nothing"])
+@pytest.mark.parametrize("path", ["/api", "/api/nothing", f"/api/sessions/{ONE}/nothing"])
 async def test_an_unknown_path_is_404(http: httpx2.AsyncClient, path: str) -> None:
     problem(await http.get(path), 404, "not_found")
 

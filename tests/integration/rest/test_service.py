@@ -137,7 +137,7 @@ async def test_the_configuration_tells_of_tool_servers_and_of_their_tools_once_t
         (after,) = (await http.get("/api/config")).json()["tool_servers"]
         health = (await http.get("/api/health")).json()
 
-    assert (before["name"], before["default"], before["isolation"]) == ("time", True, "shared")
+    assert (before["name"], before["default"], before["isolation"]) == ("time", False, "shared")
     assert (before["state"], before["tools"]) == ("idle", None)
     assert after["state"] == "ready"
     assert [tool["qualified_name"] for tool in after["tools"]] == ["time__get_current_time", "time__convert_time"]
