@@ -36,6 +36,7 @@ from db.stores.search import SearchStore
 from db.stores.sessions import SessionStore
 from db.stores.steering import SteeringStore
 from db.stores.tool_calls import ToolCallStore
+from db.stores.transfer import TransferStore
 from db.stores.users import UserStore
 from services.attachments import Attachments
 from services.calibrations import Calibrations
@@ -47,11 +48,13 @@ from services.contexts import ContextService
 from services.conversation import ContextLimits, Conversations
 from services.documents.reader import DocumentReader, ReaderLimits
 from services.editing import MessageEditor
+from services.exporting import SessionExporter
 from services.files import FileLimits, FileService
 from services.first_run.welcome import Welcome
 from services.forks import ForkService
 from services.health import HealthService
 from services.images import ImageLimits, ImageService
+from services.importing import SessionImporter
 from services.library import LibraryService
 from services.mcp.pool import McpPool
 from services.memories import MemoryService
@@ -97,6 +100,8 @@ class Services:
     contexts: ContextService
     search: MessageSearch
     forks: ForkService
+    exports: SessionExporter
+    imports: SessionImporter
     personas: PersonaService
     modules: ModuleService
     templates: TemplateService
@@ -236,6 +241,18 @@ async def open_services(
             limits=_context_limits(settings),
         ),
         forks=ForkService(ForkStore(database), sessions, files),
+        exports=SessionExporter(
+            TransferStore(database), messages, files, inline_bytes=settings.limits.import_bytes // 4
+        ),
+        imports=SessionImporter(
+            store=TransferStore(database),
+            sessions=sessions,
+            modules=modules,
+            forks=ForkStore(database),
+            files=files,
+            tokens=tokens,
+            providers=providers,
+        ),
         search=MessageSearch(SearchStore(database), sessions),
         personas=persona_service,
         modules=module_service,

@@ -15,10 +15,12 @@ from db.ids import LOCAL_OWNER, UserId
 from services.chat import ChatService
 from services.contexts import ContextService
 from services.editing import MessageEditor
+from services.exporting import SessionExporter
 from services.files import FileService
 from services.forks import ForkService
 from services.health import HealthService
 from services.images import ImageService
+from services.importing import SessionImporter
 from services.library import LibraryService
 from services.mcp.pool import McpPool
 from services.memories import MemoryService
@@ -72,6 +74,14 @@ def _contexts(connection: HTTPConnection) -> ContextService:
 
 def _forks(connection: HTTPConnection) -> ForkService:
     return services_of(connection).forks
+
+
+def _exports(connection: HTTPConnection) -> SessionExporter:
+    return services_of(connection).exports
+
+
+def _imports(connection: HTTPConnection) -> SessionImporter:
+    return services_of(connection).imports
 
 
 def _search(connection: HTTPConnection) -> MessageSearch:
@@ -158,6 +168,8 @@ Messages = Annotated[MessageService, Depends(_messages)]
 Editor = Annotated[MessageEditor, Depends(_editor)]
 Contexts = Annotated[ContextService, Depends(_contexts)]
 Forks = Annotated[ForkService, Depends(_forks)]
+SessionExports = Annotated[SessionExporter, Depends(_exports)]
+SessionImports = Annotated[SessionImporter, Depends(_imports)]
 Search = Annotated[MessageSearch, Depends(_search)]
 Replies = Annotated[ReplyService, Depends(_replies)]
 Personas = Annotated[PersonaService, Depends(_personas)]

@@ -80,7 +80,7 @@ class Limits(_Group):
     body_bytes: PositiveInt = 1_048_576
     """The largest body of an HTTP request."""
     import_bytes: PositiveInt = 16_777_216
-    """The largest file of personas and modules to be imported."""
+    """The largest document to be imported: personas and modules, or a session."""
     image_bytes: PositiveInt = 5_242_880
     """The largest picture to be uploaded, as a file."""
     image_pixels: PositiveInt = 25_000_000

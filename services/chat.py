@@ -250,7 +250,7 @@ class ChatService:
         if self._engine.is_draining:
             raise ShuttingDown
         worded = send.contents[:-1] if send.attachments else send.contents
-        if not send.contents or not all(content.strip() for content in worded):
+        if not send.contents or not (send.answers or all(content.strip() for content in worded)):
             raise InvalidRequest("A message needs some text.", field="content")
         named = [("client_message_id", send.client_message_id), ("model", send.model)]
         for field_name, text in (*(("content", content) for content in send.contents), *named):

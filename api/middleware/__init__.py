@@ -39,6 +39,7 @@ def _larger_bodies(settings: Settings) -> dict[str, int]:
         "/api/personas/upload-image": settings.limits.image_bytes + _FORM_AROUND_A_FILE,
         "/api/sessions/*/files": settings.limits.file_bytes + _FORM_AROUND_A_FILE,
         "/api/personas/import": settings.limits.import_bytes,
+        "/api/sessions/import": settings.limits.import_bytes,
     }
 
 

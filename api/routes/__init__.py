@@ -16,6 +16,7 @@ from api.routes import (
     runs,
     service,
     templates,
+    transfer,
 )
 from api.routes.sessions import conversations_router, sessions_router
 
@@ -25,6 +26,7 @@ routers: tuple[APIRouter, ...] = (
     personas.router,
     modules.router,
     templates.router,
+    transfer.router,
     sessions_router,
     conversations_router,
     files.router,
