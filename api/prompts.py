@@ -27,7 +27,7 @@ from services.prompt.view import TurnView
 from services.providers.registry import Providers
 from services.scripts.sandbox import Sandbox
 from services.scripts.types import ScriptHost, ScriptLimits
-from services.scripts.workers import InterpreterMissing
+from services.scripts.workers import CannotStart, InterpreterMissing
 
 _log = logging.getLogger(__name__)
 
@@ -90,8 +90,8 @@ async def open_prompts(
 async def _tell_hardening(sandbox: Sandbox) -> None:
     try:
         level = await sandbox.harden()
-    except InterpreterMissing as missing:
-        _log.error("modules with scripts will fail: %s", missing.message)
+    except (InterpreterMissing, CannotStart) as reason:
+        _log.error("modules with scripts will fail: %s", reason)
         return
     _log.log(logging.WARNING if level is Hardening.NONE else logging.INFO, "scripts: %s", level.meaning)
 

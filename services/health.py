@@ -13,7 +13,6 @@ from services.mcp.types import ServerStatus
 from services.providers.registry import Providers
 from services.runs.engine import RunEngine
 from services.scripts.sandbox import Sandbox
-from services.scripts.workers import InterpreterMissing
 
 _PATIENCE = 2.0
 """Whoever asks whether we are healthy has a short timeout of its own."""
@@ -92,7 +91,7 @@ class HealthService:
     def _scripts(self) -> Part:
         """Without scripts, modules lose their words, and the service goes on."""
         level = self._sandbox.hardening_level
-        detail = level.meaning if level else InterpreterMissing().message
+        detail = level.meaning if level else "their processes cannot be started: see the log of the start"
         return Part("scripts", level is not None, detail, 0, is_essential=False)
 
 

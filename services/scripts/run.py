@@ -25,7 +25,7 @@ from services.scripts.places import Hurry
 from services.scripts.stops import Ctx, go_on
 from services.scripts.types import ScriptError, ScriptLimits, ScriptResult
 from services.scripts.values import plain_text
-from services.scripts.workers import CannotStart, Workers
+from services.scripts.workers import CannotStart, InterpreterMissing, Workers
 
 _log = logging.getLogger(__name__)
 
@@ -107,6 +107,8 @@ class ScriptRun:
             return stopped.error
         except MontyError as error:
             return await self._explained(error, workers)
+        except InterpreterMissing as missing:
+            return ScriptError("InterpreterMissing", missing.message)
         except CannotStart as error:
             _log.warning("no process for a script: %s", error)
             return ScriptError("WorkerLost", "no process could be started for the script; run it again")

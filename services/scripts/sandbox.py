@@ -57,6 +57,7 @@ class Sandbox:
 
         Raises:
             InterpreterMissing: the program that runs scripts is not installed.
+            CannotStart: the operating system does not give us now what it needs.
         """
         return await self._workers.harden()
 
@@ -86,7 +87,6 @@ class Sandbox:
         ends the script and is raised here.
 
         Raises:
-            InterpreterMissing: the program that runs scripts is not installed.
             ShuttingDown: the processes have been ended.
         """
         limits = limits or ScriptLimits()

@@ -47,7 +47,7 @@ class InterpreterMissing(ServerError):
 
 
 class CannotStart(Exception):
-    """The operating system gives us no process now."""
+    """The operating system does not give us now what a process needs."""
 
 
 class Workers:
@@ -145,10 +145,14 @@ class Workers:
 
     async def _build(self) -> Path:
         """The command that starts a process."""
-        # Not in a thread, from which a cancelled start would not learn the name.
-        directory = tempfile.mkdtemp(prefix="colloquy-scripts-")
+        program = interpreter()
+        try:
+            # Not in a thread, from which a cancelled start would not learn the name.
+            directory = tempfile.mkdtemp(prefix="colloquy-scripts-")
+        except OSError as error:
+            raise CannotStart(f"no temporary files can be made: {error}") from error
         self._resources.push_async_callback(asyncio.to_thread, shutil.rmtree, directory, ignore_errors=True)
-        self.hardening, command = await harden(interpreter(), Path(directory))
+        self.hardening, command = await harden(program, Path(directory))
         self._shelter_files = await asyncio.to_thread(lambda: [*Path(directory).rglob("*")])
         return command
 

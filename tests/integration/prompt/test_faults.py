@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import sys
+import sysconfig
+from pathlib import Path
 
 import orjson
 import pytest
@@ -276,3 +278,21 @@ ctx.store_memory("{odd}", metadata={{"{odd}": "{odd}"}})
         frames = await studio.say(session, "Hi")
         assert (await studio.trace(frames)).trace["modules"][0]["state"] == "spoke"
         assert studio.system_prompt() == "[ab\N{REPLACEMENT CHARACTER}c]"
+
+
+async def test_without_the_interpreter_the_service_starts_and_modules_with_scripts_have_nothing_to_say(
+    database_url: str, model: OpenAIFake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))  # pyright: ignore[reportUnknownLambdaType]
+    async with studio_with(database_url, model) as studio:
+        await studio.module("script", script='ctx.set_output("t", "fine")')
+        await studio.module("text", content="plain")
+        frames = await studio.say(await studio.session("[@script] [@text]"), "Hi")
+        entry = (await studio.trace(frames)).trace["modules"][0]
+        parts = {part.name: part for part in await studio.services.health.parts()}
+    assert events(frames, "assistant_end")[0]["finish_reason"] == "stop"
+    assert studio.system_prompt() == "[] [plain]"
+    assert (entry["state"], entry["error"]["type"]) == ("failed", "InterpreterMissing")
+    assert not parts["scripts"].works
+    assert not parts["scripts"].is_essential

@@ -396,6 +396,18 @@ async def test_a_sandbox_whose_processes_never_come_up_may_be_left(
     assert running.cancelled()
 
 
+async def test_without_room_for_temporary_files_scripts_fail_until_there_is_some(
+    notebook: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Sandbox(count_tokens=four_characters_each) as sandbox:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+        error = (await sandbox.run("ctx.log('x')", notebook, may_use_ai=False)).error
+        assert error
+        assert error.type == "WorkerLost"
+        monkeypatch.undo()
+        assert (await sandbox.run("ctx.log('x')", notebook, may_use_ai=False)).logs == ("x",)
+
+
 async def test_after_its_end_a_sandbox_runs_nothing(notebook: Notebook) -> None:
     async with Sandbox(count_tokens=four_characters_each) as sandbox:
         await sandbox.start()
