@@ -1,4 +1,4 @@
-"""What a prompt of twenty modules, ten of them scripts, adds to the time until a reply begins."""
+"""What modules add to the time until a reply begins: twenty, of which ten are scripts, and a thousand triggers."""
 
 import asyncio
 from functools import partial
@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 
+from benchmarks import usage
 from benchmarks.clients import Chat, chats, soon
 from benchmarks.load import warm_up
 from benchmarks.report import Figures, compare, in_turns, percentile
@@ -21,17 +22,24 @@ ctx.set_variable("seen", seen)
 ctx.set_output("said", f"Seen {seen} times.")
 """
 _MODULES = 20
+_TRIGGERS = 990
+"""A prompt has at most a thousand references."""
 
 
 async def run(home: Path, *, quick: bool) -> None:
-    """Print the time to the first delta with and without modules, one session alone and a hundred at once."""
-    turns, sessions, rounds = (5, 20, 1) if quick else (50, 100, 3)
+    """Print the time to the first delta and the CPU time of turns, one session alone and a hundred at once."""
+    turns, sessions, rounds = (30, 20, 3) if quick else (50, 100, 3)
     async with upstream(home) as (model, _), service(home, model) as server:
         modules = [f"@module{number}" for number in range(_MODULES)]
+        triggers = [f"@trigger{number}" for number in range(_TRIGGERS)]
         await _make_modules(server)
-        personas = {"20 modules": await _make(server, " ".join(modules)), "nothing": await _make(server, "")}
+        personas = {
+            "20 modules": await _make(server, " ".join(modules)),
+            "1,000 triggers": await _make(server, " ".join(triggers)),
+            "nothing": await _make(server, ""),
+        }
         measures = {name: partial(_measure, server, persona, turns, sessions) for name, persona in personas.items()}
-        title = f"composing: {_MODULES} modules, half of them scripts; {turns} turns alone, {sessions} sessions at once"
+        title = f"composing: {turns} turns alone, {sessions} sessions at once; half of the 20 modules are scripts"
         compare(title, await in_turns(rounds, measures), "nothing")
 
 
@@ -39,13 +47,24 @@ async def _measure(server: Server, persona: str, turns: int, sessions: int) -> F
     await _change(server, persona, {"is_default": True})  # of all sessions that are made from now on
     async with chats(server, sessions) as talking:
         await warm_up(talking)
+        await asyncio.gather(*map(_first_delta, talking))
+        begun = _cpu(server)
         alone = [await _first_delta(talking[0]) for _ in range(turns)]
+        between = _cpu(server)
         together = await asyncio.gather(*map(_first_delta, talking))
+        ended = _cpu(server)
     return {
         "first delta, alone, p50 [ms]": median(alone),
+        "CPU of a turn alone, with all processes [ms]": (between - begun) / turns * 1e3,
         "first delta, all at once, p50 [ms]": median(together),
         "first delta, all at once, p99 [ms]": percentile(together, 0.99),
+        "CPU of one turn of these, with all processes [ms]": (ended - between) / sessions * 1e3,
     }
+
+
+def _cpu(server: Server) -> float:
+    """Seconds that the service, its database and its scripts have computed; those of ended processes are lost."""
+    return usage.cpu_seconds([server.pid, *usage.descendants(server.pid)])
 
 
 async def _first_delta(chat: Chat) -> float:
@@ -63,6 +82,13 @@ async def _make_modules(server: Server) -> None:
             script = {"type": "advanced", "script": _SCRIPT, "content": f"Script {number}: ${{said}}"}
             fields: dict[str, Any] = script if number % 2 else {"content": f"Rule {number}: be kind at ${{now}}."}
             answer = await http.post("/api/modules", json={"name": f"module{number}", **fields})
+            answer.raise_for_status()
+        for number in range(_TRIGGERS):
+            fields = {
+                "content": f"Lore {number}.",
+                "trigger_pattern": f"dragon{number}|/wyrm{number}/|the {number} elves",
+            }
+            answer = await http.post("/api/modules", json={"name": f"trigger{number}", **fields})
             answer.raise_for_status()
 
 

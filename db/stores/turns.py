@@ -79,26 +79,25 @@ class TurnStore:
         async with self._database.connection() as connection:
             row = await connection.fetchrow(
                 """
-                WITH RECURSIVE used (id, level) AS (
-                    SELECT id, 0 FROM (
-                        SELECT id FROM modules WHERE owner_id = $2 AND name = ANY ($4::text[])
+                WITH RECURSIVE used AS (
+                    SELECT named.*, 0 AS level FROM (
+                        SELECT id, version, trigger_depth, refers_to, analysis -> 'references' AS runs
+                        FROM modules WHERE owner_id = $2 AND name = ANY ($4::text[])
                         UNION ALL
-                        SELECT id FROM modules WHERE owner_id = $2 AND id = ANY ($5::uuid[])
+                        SELECT id, version, trigger_depth, refers_to, analysis -> 'references'
+                        FROM modules WHERE owner_id = $2 AND id = ANY ($5::uuid[])
                     ) AS named
                     UNION
-                    SELECT other.id, used.level + 1
+                    SELECT m.id, m.version, m.trigger_depth, m.refers_to, m.analysis -> 'references', used.level + 1
                     FROM used CROSS JOIN LATERAL (
-                        SELECT unnest(refers_to) AS name FROM modules WHERE id = used.id
-                        UNION
-                        SELECT jsonb_array_elements_text(coalesce(analysis -> 'references', '[]'))
-                        FROM modules WHERE id = used.id
-                    ) AS uses CROSS JOIN LATERAL (
-                        SELECT id FROM modules WHERE owner_id = $2 AND name = uses.name LIMIT 1
-                    ) AS other
-                    WHERE used.level < $6
+                        SELECT unnest(used.refers_to) AS name
+                        UNION SELECT jsonb_array_elements_text(coalesce(used.runs, '[]'))
+                    ) AS other CROSS JOIN LATERAL (
+                        SELECT * FROM modules WHERE owner_id = $2 AND name = other.name LIMIT 1
+                    ) AS m
+                    WHERE used.level < $6 AND (used.refers_to <> '{}' OR used.runs <> '[]')
                 ), known AS (
-                    SELECT m.id, m.version, m.trigger_depth FROM (SELECT DISTINCT id FROM used) AS one
-                    CROSS JOIN LATERAL (SELECT * FROM modules WHERE id = one.id LIMIT 1) AS m
+                    SELECT DISTINCT ON (id) id, version, trigger_depth FROM used ORDER BY id
                 ), mine AS (
                     SELECT id FROM sessions WHERE id = $1 AND owner_id = $2
                 ), wanted AS (
@@ -121,15 +120,15 @@ class TurnStore:
                     (
                         SELECT jsonb_object_agg(r.module_id, jsonb_build_object(
                             'run_id', r.run_id, 'state', r.state, 'text', r.text, 'outputs', r.outputs))
-                        FROM mine CROSS JOIN known JOIN module_results r
-                            ON r.session_id = mine.id AND r.module_id = known.id
+                        FROM mine JOIN module_results r ON r.session_id = mine.id
+                        WHERE r.module_id IN (SELECT id FROM known)
                     ) AS results,
                     (
-                        SELECT jsonb_object_agg(v.module_id, v.all_of_them)
-                        FROM mine CROSS JOIN known CROSS JOIN LATERAL (
-                            SELECT module_id, jsonb_object_agg(name, value) AS all_of_them FROM module_variables
-                            WHERE session_id = mine.id AND module_id = known.id GROUP BY module_id
-                        ) AS v
+                        SELECT jsonb_object_agg(module_id, all_of_them) FROM (
+                            SELECT v.module_id, jsonb_object_agg(v.name, v.value) AS all_of_them
+                            FROM mine JOIN module_variables v ON v.session_id = mine.id
+                            WHERE v.module_id IN (SELECT id FROM known) GROUP BY v.module_id
+                        ) AS of_each
                     ) AS variables
                 """,
                 session_id,

@@ -9,7 +9,8 @@ from services.context.tokens import TokenCounter
 from services.prompt.building import Built
 from services.prompt.expansion import PromptTooLarge
 from services.prompt.planning import Plan
-from services.prompt.turn import Said, Turn
+from services.prompt.said import Said
+from services.prompt.turn import Turn
 
 
 def results_of(turn: Turn, besides: Collection[str] = ()) -> list[NewResult]:

@@ -1,19 +1,19 @@
 """The modules of one turn: when they speak, and what they say. Each runs at most once."""
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Literal, Self
-
-import orjson
+from typing import Self
 
 from db.records import ModuleRecord
 from services.agent.types import Usage
 from services.prompt.building import Contribution, build
 from services.prompt.facts import TurnFacts
 from services.prompt.planning import Plan, plan
+from services.prompt.said import ModuleState, Said, texts_of
 from services.prompt.sight import ModuleSight
 from services.prompt.template import ModuleRef, Template, parse
 from services.prompt.view import TurnView
@@ -27,7 +27,6 @@ SILENT = Template(())
 DEEPEST_CALL = 3
 """How deep modules call each other."""
 
-ModuleState = Literal["spoke", "silent", "failed", "stale"]
 HostFor = Callable[[TurnView], ScriptHost]
 Read = Callable[[str], Template]
 
@@ -38,22 +37,6 @@ class ScriptTimes:
 
     without_ai: int = 2_000
     with_ai: int = 30_000
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What came of one module. `why` explains silence and staleness; a stale one says what it said last."""
-
-    state: ModuleState
-    contribution: Contribution
-    why: str = ""
-    ran: bool = False
-    outputs: Mapping[str, Json] = field(default_factory=dict[str, Json])
-    variables: Mapping[str, Json] = field(default_factory=dict[str, Json])
-    error: Mapping[str, Any] | None = None
-    ms: int = 0
-    result: ScriptResult | None = None
-    """All that its script left behind, if one ran."""
 
 
 class Turn:
@@ -241,20 +224,21 @@ class Turn:
         stored = self.facts.results.get(module.id)
         if stored is None:
             return Said("silent", Contribution(text=""), "it runs after replies, and has not run yet")
-        words = Contribution(stored.text, _texts(stored.outputs))
+        words = Contribution(stored.text, texts_of(stored.outputs))
         if stored.state == "spoke":
             return Said("spoke", words, outputs=stored.outputs)
         state = "stale" if stored.text or stored.outputs else "failed"
         return Said(state, words, "its last run failed", outputs=stored.outputs)
 
     async def _run(self, module: ModuleRecord) -> Said:
+        begun = time.monotonic()
         sight = ModuleSight(self, module)
         result = await self._run_script(module, sight)
-        ms = round(result.duration_ms)
+        ms = round((time.monotonic() - begun) * 1000)
         if result.error is not None:
             said = self._failed(module, result.error, result, ms)
         else:
-            texts = _texts(result.outputs)
+            texts = texts_of(result.outputs)
             words = Contribution(None if module.content.strip() else "\n".join(texts.values()), texts)
             said = Said("spoke", words, "", True, result.outputs, sight.changed_variables(), ms=ms, result=result)
         self._said[module.name] = said
@@ -273,12 +257,7 @@ class Turn:
     def _failed(self, module: ModuleRecord, error: ScriptError, result: ScriptResult, ms: int) -> Said:
         """It says what it said last, and nothing if it has never spoken."""
         stored = self.facts.results.get(module.id)
-        last = Contribution(text="") if stored is None else Contribution(stored.text, _texts(stored.outputs))
+        last = Contribution(text="") if stored is None else Contribution(stored.text, texts_of(stored.outputs))
         place = {"type": error.type, "message": error.message, "line": error.line, "column": error.column}
         state: ModuleState = "failed" if stored is None else "stale"
         return Said(state, last, error.message, ran=True, error=place, ms=ms, result=result)
-
-
-def _texts(outputs: Mapping[str, Json]) -> dict[str, str]:
-    """Outputs as they stand in prompts."""
-    return {name: value if isinstance(value, str) else orjson.dumps(value).decode() for name, value in outputs.items()}

@@ -198,3 +198,25 @@ ctx.set_output("t", ctx.to_json(ctx.get_variable("v")))
         await studio.say(session, words)
         kept.append(repr((await variables(behind, module.id))["v"]))
     assert kept == ["1", "1.0", "True"]
+
+
+async def test_a_connection_that_breaks_under_a_script_after_the_reply_costs_no_words(
+    studio: Studio, behind: asyncpg.Connection
+):
+    script = 'ctx.set_output("t", "memories: " + str(len(ctx.get_recent_memories(5))))'
+    late = await studio.module("late", script=script, execution_context="POST_RESPONSE")
+    session = await studio.session("<@late>")
+    waiting = "select pid from pg_stat_activity where wait_event_type = 'Lock' and query like '%FROM memories%'"
+
+    async def is_waiting() -> bool:
+        await behind.execute("select pg_stat_clear_snapshot()")  # a transaction sees the same otherwise
+        return await behind.fetchval(waiting) is not None
+
+    async with behind.transaction():
+        await behind.execute("lock table memories in access exclusive mode")
+        await studio.say(session, "one")
+        await eventually(is_waiting, 20)
+        await behind.execute(f"select pg_terminate_backend(pid) from ({waiting}) as _")
+
+    await until_over(behind)
+    assert await behind.fetchval("select text from module_results where module_id = $1", late.id) == "memories: 0"
