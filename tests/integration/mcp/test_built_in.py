@@ -5,12 +5,13 @@ import json
 from db.ids import SessionId, UserId, new_id
 from services.mcp.config import built_in_servers
 from services.mcp.pool import McpPool
+from services.mcp.types import McpLimits
 
 OWNER, SESSION = UserId(new_id()), SessionId(new_id())
 
 
 async def test_the_built_in_server_offers_its_tools_and_answers() -> None:
-    pool = McpPool(built_in_servers())
+    pool = McpPool(built_in_servers(), McpLimits(wait_seconds=30))
     async with pool.running():
         offered = await pool.tools(OWNER, SESSION, ["time"])
         outcome = await pool.call(OWNER, SESSION, "time", "get_current_time", {"timezone": "Asia/Tokyo"})
@@ -24,7 +25,7 @@ async def test_the_built_in_server_offers_its_tools_and_answers() -> None:
 
 
 async def test_what_a_tool_cannot_do_is_its_answer() -> None:
-    pool = McpPool(built_in_servers())
+    pool = McpPool(built_in_servers(), McpLimits(wait_seconds=30))
     async with pool.running():
         outcome = await pool.call(OWNER, SESSION, "time", "get_current_time", {"timezone": "Atlantis"})
 

@@ -149,7 +149,7 @@ async def test_a_tool_server_that_fails_is_told_of_but_is_not_the_services_failu
 ) -> None:
     file = tmp_path / "mcp.json"
     file.write_text('{"mcpServers": {"absent": {"command": "no-such-program", "env": {"KEY": "canary"}}}}')
-    async with inside(local_settings(mcp_config=file), database_url) as (http, pool):
+    async with inside(local_settings(mcp_config=file, timeouts={"tool_wait": 30}), database_url) as (http, pool):
         await pool.tools(LOCAL_OWNER, SessionId(new_id()), ["absent"])
         health = (await http.get("/api/health")).json()
         config = await http.get("/api/config")
