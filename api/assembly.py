@@ -19,6 +19,7 @@ from db.stores.calibrations import CalibrationStore
 from db.stores.context import ContextStore
 from db.stores.editing import EditingStore
 from db.stores.events import EventStore
+from db.stores.file_texts import FileTextStore
 from db.stores.files import FileStore
 from db.stores.first_run import FirstRunStore
 from db.stores.forks import ForkStore
@@ -49,12 +50,13 @@ from services.conversation import ContextLimits, Conversations
 from services.documents.reader import DocumentReader, ReaderLimits
 from services.editing import MessageEditor
 from services.exporting import SessionExporter
-from services.files import FileLimits, FileService
+from services.files import FileService
 from services.first_run.welcome import Welcome
 from services.forks import ForkService
 from services.health import HealthService
 from services.images import ImageLimits, ImageService
 from services.importing import SessionImporter
+from services.intake import FileLimits, Intake
 from services.library import LibraryService
 from services.mcp.pool import McpPool
 from services.memories import MemoryService
@@ -158,7 +160,7 @@ async def open_services(
         lease_seconds=settings.timeouts.lease,
         pending_characters=settings.journal.pending_bytes,
     )
-    files = await _open_files(settings, FileStore(database), tokens, stack)
+    files = await _open_files(settings, database, tokens, stack)
     casting = CastingOffice(sessions, personas, providers)
     prompts = await open_prompts(database, providers, tokens, casting, settings.sandbox, stack)
     context = ContextStore(database)
@@ -278,13 +280,16 @@ async def open_services(
     )
 
 
-async def _open_files(settings: Settings, store: FileStore, tokens: TokenCounter, stack: AsyncExitStack) -> FileService:
+async def _open_files(
+    settings: Settings, database: Database, tokens: TokenCounter, stack: AsyncExitStack
+) -> FileService:
+    store, texts = FileStore(database), FileTextStore(database)
     vault = Vault(settings.data_dir / "files" / str(await store.vault(new_id())))
     reader = await stack.enter_async_context(DocumentReader(_reader_limits(settings)))
-    readings = Readings(store, vault, reader, tokens, seconds=settings.timeouts.reading)
+    readings = Readings(texts, vault, reader, tokens, seconds=settings.timeouts.reading)
     await stack.enter_async_context(readings.running())
     await stack.enter_async_context(Sweeper(store, vault).running())
-    return FileService(store, vault, reader, readings, _file_limits(settings))
+    return FileService(store, texts, vault, Intake(store, vault, reader, _file_limits(settings)), readings)
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from db.ids import FileId, SessionId, UserId, new_id
 from db.records import FileRecord
-from db.stores.files import FileStore, NewFile, TooManyBytes, TooManyFiles
-from services.documents.kinds import FileKind, Kind, kind_of
-from services.documents.names import clean_name
-from services.documents.reader import DocumentReader, Unread
-from services.errors import Conflict, InvalidRequest, NotFound
-from services.images import UnusableImage
-from services.readings import WAIT, Readings
-from services.vault import Draft, Vault
+from db.stores.file_texts import FileTextStore
+from db.stores.files import FileStore
+from services.documents.kinds import FileKind
+from services.errors import Conflict, NotFound
+from services.intake import Intake, no_session
+from services.readings import Readings
+from services.vault import Vault
 
 _EXCERPT = 600
 
@@ -24,15 +23,6 @@ class NoText(Conflict):
     """This file has no text."""
 
     code = "no_text"
-
-
-@dataclass(frozen=True, slots=True)
-class FileLimits:
-    """How much of files is too much."""
-
-    bytes: int
-    per_session: int
-    bytes_per_user: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +62,13 @@ class FileService:
     """Keeps the files of an owner's sessions."""
 
     def __init__(
-        self, files: FileStore, vault: Vault, reader: DocumentReader, readings: Readings, limits: FileLimits
+        self, files: FileStore, texts: FileTextStore, vault: Vault, intake: Intake, readings: Readings
     ) -> None:
         self._files = files
+        self._texts = texts
         self._vault = vault
-        self._reader = reader
+        self._intake = intake
         self._readings = readings
-        self._limits = limits
 
     # --- for people ------------------------------------------------------------------------------------------------
 
@@ -90,12 +80,7 @@ class FileService:
         Raises `NotFound`, `FileTooLarge`, `InvalidRequest` if it is empty, `UnusableImage`, and `Conflict` if there is
         no room for it.
         """
-        await self._check_room(owner_id, session_id)
-        async with self._vault.draft() as draft:
-            await self._vault.receive(draft, pieces, most=self._limits.bytes)
-            if not draft.size:
-                raise InvalidRequest("The file is empty.", field="file")
-            file = await self._keep(owner_id, session_id, clean_name(name), draft)
+        file = await self._intake.take(owner_id, session_id, name, pieces)
         if file.text_state == "waiting":
             return await self._readings.read(file.id) or await self.get(owner_id, session_id, file.id)
         return file
@@ -105,7 +90,7 @@ class FileService:
     ) -> tuple[list[FileRecord], FileId | None]:
         """Up to `limit` files, newest first, and where the next page begins if there is one. Raises `NotFound`."""
         if await self._files.room(session_id, owner_id) is None:
-            raise _no_session()
+            raise no_session()
         found = await self._files.page(session_id, owner_id, before=before, limit=limit + 1)
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
@@ -138,7 +123,7 @@ class FileService:
         copied = await self._files.copy(file_id, copy_id, owner_id, source=source, target=target)
         if copied is None:
             await self._vault.remove(copy_id)
-            raise _no_session()
+            raise no_session()
         return copied
 
     @asynccontextmanager
@@ -167,7 +152,7 @@ class FileService:
     ) -> dict[FileId, str]:
         """The beginnings of these files' texts, as many characters as are wanted of each; not of files without text."""
         texts: dict[FileId, str] = {}
-        for passage in await self._files.beginnings(session_id, owner_id, wanted):
+        for passage in await self._texts.beginnings(session_id, owner_id, wanted):
             texts[passage.file_id] = texts.get(passage.file_id, "") + passage.content
         return {file_id: text[: wanted[file_id]] for file_id, text in texts.items()}
 
@@ -178,7 +163,7 @@ class FileService:
         file = await self.get(owner_id, session_id, file_id)
         if file.text_state != "ready":
             raise _no_text(file)
-        passages = await self._files.passages(file_id, session_id, owner_id, offset=offset, limit=limit)
+        passages = await self._texts.passages(file_id, session_id, owner_id, offset=offset, limit=limit)
         if not passages:
             return TextSlice(file, "", min(offset, file.characters))
         begin = offset - passages[0].start
@@ -188,8 +173,8 @@ class FileService:
     async def search(self, owner_id: UserId, session_id: SessionId, q: str, *, limit: int) -> list[FileHit]:
         """Places in the session's files that have `q` or any word of it, the best first. Raises `NotFound`."""
         if await self._files.room(session_id, owner_id) is None:
-            raise _no_session()
-        found = await self._files.search(session_id, owner_id, q, limit=limit)
+            raise no_session()
+        found = await self._texts.search(session_id, owner_id, q, limit=limit)
         return [_hit(one.file_id, one.name, one.start, one.content, q) for one in found]
 
     async def image_bytes(self, owner_id: UserId, session_id: SessionId, file_id: FileId) -> ShownImage:
@@ -204,78 +189,6 @@ class FileService:
             raise NotFound("The bytes of that file are missing.") from error
         return ShownImage(file.view_type or file.media_type, data)
 
-    # --- taking in -------------------------------------------------------------------------------------------------
-
-    async def _check_room(self, owner_id: UserId, session_id: SessionId) -> None:
-        """Before anything is taken in; whether it has room is decided when it is stored."""
-        room = await self._files.room(session_id, owner_id)
-        if room is None:
-            raise _no_session()
-        files, bytes = room
-        if files >= self._limits.per_session:
-            raise self._too_many_files()
-        if bytes >= self._limits.bytes_per_user:
-            raise self._too_many_bytes()
-
-    async def _keep(self, owner_id: UserId, session_id: SessionId, name: str, draft: Draft) -> FileRecord:
-        kind = kind_of(draft.head, name)
-        if kind.reading == "image":
-            return await self._keep_picture(owner_id, session_id, name, draft, kind)
-        file_id = FileId(new_id())
-        await self._vault.keep(file_id, draft)
-        state = "none" if kind.reading == "none" else "waiting"
-        return await self._add(
-            NewFile(file_id, session_id, owner_id, name, kind.media_type, draft.size, draft.sha256, state)
-        )
-
-    async def _keep_picture(
-        self, owner_id: UserId, session_id: SessionId, name: str, draft: Draft, kind: Kind
-    ) -> FileRecord:
-        """Nothing of it is kept as it came."""
-        async with self._reader.place():
-            painted = await self._reader.paint(draft.path, kind)
-        if isinstance(painted, Unread):
-            raise UnusableImage(painted.reason, field="file")
-        file_id = FileId(new_id())
-        sha256 = await self._vault.keep_bytes(file_id, painted.data)
-        if painted.view is not None:
-            await self._vault.keep_bytes(file_id, painted.view, is_view=True)
-        return await self._add(
-            NewFile(
-                *(file_id, session_id, owner_id, name, painted.media_type, len(painted.data), sha256, "none"),
-                painted.width,
-                painted.height,
-                None if painted.view is None else painted.view_type,
-            )
-        )
-
-    async def _add(self, new: NewFile) -> FileRecord:
-        """The row, which makes it a file. Without one, its bytes go again; should we die now, they are swept later."""
-        try:
-            file = await self._files.add(
-                new,
-                per_session=self._limits.per_session,
-                bytes_per_owner=self._limits.bytes_per_user,
-                patience=WAIT,
-            )
-        except TooManyFiles as error:
-            await self._vault.remove(new.id)
-            raise self._too_many_files() from error
-        except TooManyBytes as error:
-            await self._vault.remove(new.id)
-            raise self._too_many_bytes() from error
-        if file is None:
-            await self._vault.remove(new.id)
-            raise _no_session()
-        return file
-
-    def _too_many_files(self) -> Conflict:
-        return Conflict(f"A session has at most {self._limits.per_session} files.", limit=self._limits.per_session)
-
-    def _too_many_bytes(self) -> Conflict:
-        limit = self._limits.bytes_per_user
-        return Conflict(f"Your files have at most {limit} bytes together; there is no room for more.", limit=limit)
-
 
 def kind_of_file(file: FileRecord) -> FileKind:
     """What can be done with it: look at it, read it, or neither."""
@@ -289,10 +202,6 @@ def _hit(file_id: FileId, name: str, start: int, content: str, q: str) -> FileHi
     places = [place for word in (q, *q.split()) if (place := content.lower().find(word.lower())) >= 0]
     begin = max(0, places[0] - _EXCERPT // 3) if places else 0
     return FileHit(file_id, name, start + begin, content[begin : begin + _EXCERPT])
-
-
-def _no_session() -> NotFound:
-    return NotFound("There is no session with that id.")
 
 
 def _no_file(file_id: FileId, **details: object) -> NotFound:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from db.errors import DatabaseError
 from db.ids import FileId
 from db.records import FileRecord
-from db.stores.files import FileStore, ReadingDone
+from db.stores.file_texts import FileTextStore, ReadingDone
 from services.context.tokens import TokenCounter
 from services.documents.kinds import HEAD, Kind, kind_of
 from services.documents.reader import DocumentReader, NoText, Text, Unread
@@ -31,10 +31,10 @@ class Readings:
     """Reads documents, and what earlier processes left unread. `running` owns the tasks."""
 
     def __init__(
-        self, files: FileStore, vault: Vault, reader: DocumentReader, tokens: TokenCounter, *, seconds: float
+        self, texts: FileTextStore, vault: Vault, reader: DocumentReader, tokens: TokenCounter, *, seconds: float
     ) -> None:
         """`seconds` are those that one reading can take."""
-        self._files = files
+        self._texts = texts
         self._vault = vault
         self._reader = reader
         self._tokens = tokens
@@ -73,7 +73,7 @@ class Readings:
     async def _look(self) -> None:
         while True:
             try:
-                for file_id in await self._files.left_unread(attempts=_ATTEMPTS, limit=_AT_ONCE):
+                for file_id in await self._texts.left_unread(attempts=_ATTEMPTS, limit=_AT_ONCE):
                     await self.read(file_id)
             except (DatabaseError, OSError) as error:
                 _log.warning("could not look for files that were left unread: %s", error)
@@ -81,10 +81,10 @@ class Readings:
 
     async def _read(self, file_id: FileId) -> FileRecord | None:
         async with self._reader.place():
-            file = await self._files.begin_reading(file_id, patience=2 * self._seconds + 30)
+            file = await self._texts.begin_reading(file_id, patience=2 * self._seconds + 30)
             if file is None:
                 return None
-            return await self._files.end_reading(file_id, await self._done(file))
+            return await self._texts.end_reading(file_id, await self._done(file))
 
     async def _done(self, file: FileRecord) -> ReadingDone:
         path = self._vault.path(file.id)

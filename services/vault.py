@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from contextlib import asynccontextmanager
@@ -156,8 +157,11 @@ def _make_room(place: Path) -> None:
 
 def _link(source: Path, place: Path) -> None:
     _make_room(place)
-    # Nothing ever changes the bytes of a file, so both may be one.
-    os.link(source, place)
+    try:
+        os.link(source, place)  # nothing ever changes the bytes of a file, so both may be one
+    except OSError:
+        shutil.copyfile(source, place)  # some file systems have no links
+        _sync(place)
     os.utime(place)
     _sync(place.parent)
 

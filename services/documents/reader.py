@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import shutil
 import sys
 import sysconfig
@@ -17,6 +18,8 @@ from services.documents.kinds import Kind
 from services.documents.pictures import Picture
 from services.documents.worker import ANSWER, PROOF
 from services.hardening import Hardening, Program, harden
+
+_log = logging.getLogger(__name__)
 
 _PIECE = 262_144
 _HEAD = 65_536
@@ -165,6 +168,7 @@ class DocumentReader:
         directory = tempfile.mkdtemp(prefix="colloquy-documents-")
         self._resources.push_async_callback(asyncio.to_thread, shutil.rmtree, directory, ignore_errors=True)
         self.hardening, command = await harden(python(), Path(directory))
+        _log.info("documents: processes that read them are %s", self.hardening)
         return command
 
 

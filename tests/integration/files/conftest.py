@@ -9,10 +9,12 @@ import pytest
 from db.ids import SessionId, UserId, new_id
 from db.pool import Database
 from db.records import FileRecord
+from db.stores.file_texts import FileTextStore
 from db.stores.files import FileStore
 from services.context.tokens import TokenCounter
 from services.documents.reader import DocumentReader, ReaderLimits
-from services.files import FileLimits, FileService
+from services.files import FileService
+from services.intake import FileLimits, Intake
 from services.readings import Readings
 from services.vault import Vault
 
@@ -38,10 +40,16 @@ class Desk:
     session_id: SessionId
     database: Database
     store: FileStore
+    texts: FileTextStore
     vault: Vault
     reader: DocumentReader
     readings: Readings
     files: FileService
+
+    def with_limits(self, limits: FileLimits) -> FileService:
+        """The same files under other limits."""
+        intake = Intake(self.store, self.vault, self.reader, limits)
+        return FileService(self.store, self.texts, self.vault, intake, self.readings)
 
     async def put(self, data: bytes, name: str = "x.txt") -> FileRecord:
         """Upload a file."""
@@ -84,10 +92,10 @@ async def desk(database: Database, tmp_path: Path, reader: DocumentReader, token
     owner_id = UserId(new_id())
     async with database.connection() as connection:
         await connection.execute("insert into users (id, display_name) values ($1, 'Somebody')", owner_id)
-    store, vault = FileStore(database), Vault(tmp_path / "files")
-    readings = Readings(store, vault, reader, tokens, seconds=20)
-    files = FileService(store, vault, reader, readings, FILES)
-    return Desk(owner_id, await _session(database, owner_id), database, store, vault, reader, readings, files)
+    store, texts, vault = FileStore(database), FileTextStore(database), Vault(tmp_path / "files")
+    readings = Readings(texts, vault, reader, tokens, seconds=20)
+    files = FileService(store, texts, vault, Intake(store, vault, reader, FILES), readings)
+    return Desk(owner_id, await _session(database, owner_id), database, store, texts, vault, reader, readings, files)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 from db.ids import FileId, SessionId, UserId, new_id
 from services.context.tokens import TokenCounter
 from services.errors import Conflict, NotFound
-from services.files import FileLimits, FileService, NoText
+from services.files import NoText
+from services.intake import FileLimits
 from services.readings import Readings, passages
 from services.sweeper import Sweeper
 from services.vault import FileTooLarge, Vault
@@ -42,7 +43,7 @@ async def test_what_is_kept_is_readable_by_nobody_else(desk: Desk) -> None:
 
 
 async def test_a_file_that_is_too_large_leaves_nothing(desk: Desk) -> None:
-    small = FileService(desk.store, desk.vault, desk.reader, desk.readings, FileLimits(10, 5, 1000))
+    small = desk.with_limits(FileLimits(10, 5, 1000))
 
     with pytest.raises(FileTooLarge):
         await small.upload(desk.owner_id, desk.session_id, "x", pieces(b"12345", b"123456"))
@@ -52,7 +53,7 @@ async def test_a_file_that_is_too_large_leaves_nothing(desk: Desk) -> None:
 
 
 async def test_what_no_session_has_room_for_leaves_nothing(desk: Desk) -> None:
-    full = FileService(desk.store, desk.vault, desk.reader, desk.readings, FileLimits(100, 5, 12))
+    full = desk.with_limits(FileLimits(100, 5, 12))
 
     with pytest.raises(Conflict, match="bytes together"):
         await full.upload(desk.owner_id, desk.session_id, "x", pieces(bytes(13)))
@@ -152,7 +153,7 @@ async def test_a_row_without_bytes_says_so(desk: Desk) -> None:
 
 async def test_a_reading_that_was_broken_off_is_done_by_another(desk: Desk) -> None:
     file = await unread(desk, b"some words")
-    later = Readings(desk.store, desk.vault, desk.reader, TokenCounter(), seconds=20)
+    later = Readings(desk.texts, desk.vault, desk.reader, TokenCounter(), seconds=20)
 
     async def is_ready() -> bool:
         return (await desk.files.get(desk.owner_id, desk.session_id, file)).text_state == "ready"
@@ -169,10 +170,10 @@ async def test_a_reading_that_was_broken_off_is_done_by_another(desk: Desk) -> N
 async def test_a_file_that_breaks_its_reader_again_and_again_is_given_up(desk: Desk) -> None:
     file = await unread(desk, b"some words")
     for _ in range(3):
-        assert await desk.store.left_unread(attempts=3, limit=9) == [file]
-        assert await desk.store.begin_reading(file, patience=-1)
+        assert await desk.texts.left_unread(attempts=3, limit=9) == [file]
+        assert await desk.texts.begin_reading(file, patience=-1)
 
-    assert await desk.store.left_unread(attempts=3, limit=9) == []
+    assert await desk.texts.left_unread(attempts=3, limit=9) == []
 
     given_up = await desk.files.get(desk.owner_id, desk.session_id, file)
     assert (given_up.text_state, given_up.text_note) == ("failed", "Reading it was broken off several times.")
@@ -181,9 +182,9 @@ async def test_a_file_that_breaks_its_reader_again_and_again_is_given_up(desk: D
 async def test_a_file_that_is_being_read_is_left_to_its_reader(desk: Desk) -> None:
     file = await unread(desk, b"some words")
 
-    assert await desk.store.begin_reading(file, patience=60)
+    assert await desk.texts.begin_reading(file, patience=60)
 
-    assert await desk.store.left_unread(attempts=3, limit=9) == []
+    assert await desk.texts.left_unread(attempts=3, limit=9) == []
 
 
 async def test_a_file_whose_bytes_are_gone_cannot_be_read(desk: Desk) -> None:
