@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.aftermath import assert_nothing_in_progress, figures
-from tests.acceptance.client import Client, crowd
+from tests.acceptance.aftermath import assert_nothing_in_progress, database, figures
+from tests.acceptance.client import Client, connected, crowd
 from tests.acceptance.conftest import StartService
 from tests.acceptance.narrator import Narrator
 from tests.acceptance.processes import Service
@@ -229,3 +229,33 @@ async def test_a_service_that_is_killed_at_any_point_repeats_no_call_and_goes_on
     assert_once(ledger)
     assert ledger.lines.count("remove asking") == 1
     await assert_nothing_in_progress(database_url, model, service)
+
+
+async def test_a_sleeper_that_awakes_does_not_make_a_call_that_its_heir_has_made(
+    database_url: str, model: StrictNarrator, start: StartService, ledger: Ledger
+) -> None:
+    tell(model)
+    sleeper = await started(start, database_url, ledger)
+    heir = await started(start, database_url, ledger)
+    async with connected(sleeper) as near, connected(heir, near.session_id) as far:
+        run_id = await near.ask("do asking")
+        await far.until("approval_required", run_id=run_id)
+        await sleeper.freeze()
+        async with database(database_url) as connection:
+            first = await connection.fetchval("SELECT replica_id FROM journals WHERE run_id = $1::uuid", run_id)
+            await eventually(
+                lambda: connection.fetchval(
+                    "SELECT replica_id <> $2 FROM journals WHERE run_id = $1::uuid", run_id, first
+                ),
+                20,
+            )
+        await far.send({"type": "approve", "tool_call_id": "r", "decision": "approve"})
+        await far.until("assistant_end", run_id=run_id)
+        assert far.end(run_id)["finish_reason"] == "stop"
+        sleeper.thaw()
+        await near.until("assistant_end", run_id=run_id)
+        assert near.text(run_id) == "Removed."
+        again = await near.ask("and you?")
+        await near.until("assistant_end", run_id=again)
+    assert ledger.lines.count("remove asking") == 1
+    await assert_nothing_in_progress(database_url, model, sleeper, heir)
