@@ -7,6 +7,7 @@ from db.stores.tool_calls import ToolCallStore
 from services.agent.agent import Tool
 from services.conversation import Conversations
 from services.runs.active import ActiveRun
+from services.runs.draft import Draft
 from services.runs.events import RunEvent, ToolDone, ToolStart
 from services.runs.retry import until_answered
 from services.tools.decisions import Decisions
@@ -37,7 +38,9 @@ class CallBooks:
         self._limits = limits
 
     def open(self, run: ActiveRun, tools: Sequence[Tool], known: Sequence[ToolCallRecord] = ()) -> CallLedger:
-        """A book for a run; `known` are the calls from before it paused."""
+        """A book for a run; `known` are the calls from before it paused, and what nobody heard of them is told."""
+        for event in untold(run.draft, [call for call in known if call.finished_at is not None]):
+            run.emit(event)
         return CallLedger(run, self._store, self._cutter, self._decisions, tools, self._limits, known)
 
     async def of(self, run: ActiveRun) -> list[ToolCallRecord]:
@@ -54,7 +57,7 @@ class CallBooks:
             return []  # the lease is lost: whoever has it now closes the run
         told = {call.id: call.told or "" for call in calls}
         await self._conversations.answer(run, told, otherwise=NOT_MADE)
-        return _closing(run, calls)
+        return _closing(run.draft, calls)
 
 
 def is_paused(calls: Sequence[ToolCallRecord]) -> bool:
@@ -63,20 +66,24 @@ def is_paused(calls: Sequence[ToolCallRecord]) -> bool:
     return bool(unfinished) and all(call.state != "running" for call in unfinished)
 
 
-def _closing(run: ActiveRun, calls: Sequence[ToolCallRecord]) -> list[RunEvent]:
-    """What ends the calls that are open, and those of which nobody was told."""
-    draft = run.draft
-    shown = set(draft.tool_calls)
-    events: list[RunEvent] = [
-        ToolStart(call.id, call.name, call.server, call.arguments)
-        for call in calls
-        if call.id not in shown and call.started_at is not None
-    ]
-    ended = {call.id: call for call in calls}
-    for id in [*draft.open_tool_calls, *(event.tool_call_id for event in events if isinstance(event, ToolStart))]:
-        call = ended.get(id)
-        events.append(ToolDone(id, "interrupted", "", False, 0) if call is None else _done(call))
+def untold(draft: Draft, calls: Sequence[ToolCallRecord]) -> list[RunEvent]:
+    """What is still to be told of calls that have ended: their owner may have died before anybody heard of it."""
+    shown, open_calls = set(draft.tool_calls), set(draft.open_tool_calls)
+    events: list[RunEvent] = []
+    for call in calls:
+        is_new = call.id not in shown and call.started_at is not None
+        if is_new:
+            events.append(ToolStart(call.id, call.name, call.server, call.arguments))
+        if call.finished_at is not None and (is_new or call.id in open_calls):
+            events.append(_done(call))
     return events
+
+
+def _closing(draft: Draft, calls: Sequence[ToolCallRecord]) -> list[RunEvent]:
+    """What ends the calls that are open, and those of which nobody was told."""
+    known = {call.id for call in calls}
+    never_begun = [id for id in draft.open_tool_calls if id not in known]
+    return [*untold(draft, calls), *(ToolDone(id, "interrupted", "", False, 0) for id in never_begun)]
 
 
 def _done(call: ToolCallRecord) -> ToolDone:
