@@ -230,3 +230,16 @@ async def test_malformed_moves_are_refused(thread: Thread) -> None:
     problem(made, 422, "invalid_request", "/active_message_id")
     reply = await thread.http.post(f"{thread.path}/messages", json={"content": "x", "replaces": first["message"]["id"]})
     problem(reply, 422, "invalid_request", "/replaces")
+
+
+async def test_files_without_a_word_can_be_answered_once_more(thread: Thread, model: OpenAIFake) -> None:
+    form = {"file": ("notes.txt", b"some words", "text/plain")}
+    file = (await thread.http.post(f"{thread.path}/files", files=form)).raise_for_status().json()
+    first = await thread.say("", attachments=[file["id"]])
+
+    second = await thread.again(first["message"]["id"])
+
+    assert second["user_message"]["id"] == first["user_message"]["id"]
+    told = [(await model.request(number)).body["messages"] for number in (0, 1)]
+    assert told[0] == told[1]
+    assert "some words" in str(told[1])

@@ -8,13 +8,16 @@ from tests.integration.sockets.client import Client, Event
 class Mirror:
     """A snapshot, kept up to date by nothing but events."""
 
-    def __init__(self, active: str | None, replies: dict[str, str], parents: dict[str, str]) -> None:
+    def __init__(self, active: str | None, messages: list[Event]) -> None:
         self.active = active
-        self.replies = replies
-        self._parents = parents
+        self.replies = {one["id"]: one["content"] for one in messages if one["role"] == "assistant"}
+        self._parents = {one["id"]: one["parent_id"] for one in messages}
+        self._over = {one["run_id"] for one in messages if one["role"] == "assistant"}
+        """Runs of whose replies the snapshot has all."""
         self._asked: dict[str, str] = {}
         """What each unfinished run is to answer."""
         self._texts: dict[str, str] = {}
+        self._accepted: set[str] = set()
 
     @classmethod
     async def of(cls, client: Client, session_id: str) -> tuple["Mirror", int]:
@@ -24,17 +27,22 @@ class Mirror:
             await client.http.get(f"/api/sessions/{session_id}/messages", params={"limit": 100, "all": True})
         ).json()
         active = page["items"][0]["id"] if page["items"] else None
-        replies = {one["id"]: one["content"] for one in everything["items"] if one["role"] == "assistant"}
-        parents = {one["id"]: one["parent_id"] for one in everything["items"]}
-        return cls(active, replies, parents), page["seq"]
+        return cls(active, everything["items"]), page["seq"]
 
     def hear(self, events: Sequence[Event]) -> None:
         """Take events, in order."""
         for event in events:
             match event["type"]:
                 case "message_accepted":
+                    # Of a run that is at work already, the words are to steer it: it answers them if it takes them.
+                    if event["run_id"] not in self._over:
+                        self._asked.setdefault(event["run_id"], event["message_id"])
+                    # The second time it only says that what should have steered a run gets one of its own.
+                    if event["client_message_id"] not in self._accepted:
+                        self.active = event["message_id"]
+                    self._accepted.add(event["client_message_id"])
+                case "message_taken" if event["run_id"] in self._asked:
                     self._asked[event["run_id"]] = event["message_id"]
-                    self.active = event["message_id"]
                 case "text_delta":
                     self._texts[event["run_id"]] = self._texts.get(event["run_id"], "") + event["delta"]
                 case "assistant_end":

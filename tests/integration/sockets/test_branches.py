@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from tests.fakes.openai_server import OpenAIFake
-from tests.fakes.script import Hang, Text, Wait
+from tests.fakes.script import Hang, Text, Wait, call
 from tests.integration.sockets.client import Client, Event, Socket, assert_gapless, one, sha256, text_of, types_of
 from tests.integration.sockets.conftest import Opened, Stranger
 from tests.integration.sockets.mirror import Mirror
@@ -406,15 +406,17 @@ class Chaos:
         if self.dice.random() < 0.4:
             gate = asyncio.Event()
             self.gates.append(gate)
-            self.model.script(Text("slow "), Wait(gate), Text("end"))
+            last = self.dice.choice([Text("end"), call(0, "no_such_tool", {})])
+            self.model.script(Text("slow "), Wait(gate), last)
         everything = list((await tree(self.client, self.session_id)).values())
         mine = [message["id"] for message in everything if message["role"] == "user"]
         busy = self.dice.choice(["queue", "queue", "interrupt"])
+        manner = self.dice.choice([busy, "steer"])
         match self.dice.choice(["say", "say", "edit", "again", "again", "switch", "stop", "let go"]):
             case "say":
-                await self._say(when_busy=busy)
+                await self._say(when_busy=manner)
             case "edit" if mine:
-                await self._say(when_busy=busy, replaces=self.dice.choice(mine))
+                await self._say(when_busy=manner, replaces=self.dice.choice(mine))
             case "again" if everything:
                 message_id = self.dice.choice(everything)["id"]
                 await self.socket.send("regenerate", message_id=message_id, when_busy=busy)
@@ -446,7 +448,7 @@ class Chaos:
         await self.socket.say(content, **fields)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(12))
 async def test_whatever_is_done_the_tree_is_sound_and_the_events_tell_all_of_it(
     client: Client, model: OpenAIFake, session_id: str, socket: Socket, seed: int
 ):
@@ -462,7 +464,12 @@ async def test_whatever_is_done_the_tree_is_sound_and_the_events_tell_all_of_it(
     assert sorted(mine) == sorted(chaos.said)
     events = [event for event in socket.seen if "seq" in event and event["type"] != "session_start"]
     assert_gapless(events)
-    accepted = {event["run_id"]: event["message_id"] for event in events if event["type"] == "message_accepted"}
+    accepted: dict[str, str] = {}
+    for event in events:
+        if event["type"] == "message_accepted":
+            accepted.setdefault(event["run_id"], event["message_id"])
+        elif event["type"] == "message_taken":
+            accepted[event["run_id"]] = event["message_id"]
     ends = [event for event in events if event["type"] == "assistant_end"]
     assert sorted(event["run_id"] for event in ends) == sorted(accepted)
     for end in ends:
