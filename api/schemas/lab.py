@@ -60,6 +60,7 @@ class ModuleTrace(Answer):
     state: str = Field(description="`spoke`, `silent`, `failed`, `stale` (it says what it said before) or `unknown`.")
     why: str = Field("", description="Why it did not speak.")
     characters: int = Field(0, description="Those that it has in the prompt where it stands first.")
+    at: int | None = Field(None, description="How many characters of the prompt stand before those.")
     tokens: int = 0
     ms: int = Field(0, description="How long its script ran.")
     error: dict[str, Any] | None = Field(None, description="What went wrong in its script, and where.")

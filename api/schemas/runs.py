@@ -16,6 +16,7 @@ from db.records import RunRecord, RunState, RunTraceRecord
 from db.stores.runs import WhenBusy
 from services.chat import Send
 from services.prompt.archive import RECIPE, Rendering
+from services.prompt.prefix import Prefix
 from services.questions import Regenerate
 from services.replies import Reply
 
@@ -166,19 +167,36 @@ class RunPage(Page[RunSummary]):
     """Some of a session's runs, newest first."""
 
 
+class PromptPrefix(Answer):
+    """The beginning that a prompt has in common with that of the run before: providers need not read it again."""
+
+    characters: int
+    is_whole: bool = Field(description="Both prompts are the same.")
+    broken_by: str | None = Field(description="The module whose words differ first; null for the template itself.")
+
+    @classmethod
+    def of(cls, prefix: Prefix) -> Self:
+        """What a client sees of it."""
+        return cls(characters=prefix.characters, is_whole=prefix.is_whole, broken_by=prefix.broken_by)
+
+
 class Run(RunSummary):
     """The work that one user message causes, with the prompt that it was done with."""
 
     prompt: str | None = Field(description="What the model was told first; null without a persona, or before that.")
     trace: PromptTrace | None = Field(description="How the prompt came about.")
+    prefix: PromptPrefix | None = Field(description="How the prompt begins like that of the run before; null for none.")
 
     @classmethod
-    def of(cls, record: RunRecord, stored: RunTraceRecord | None) -> Self:
+    def of(cls, record: RunRecord, stored: RunTraceRecord | None, prefix: Prefix | None) -> Self:
         """What a client sees of the record, and of the prompt that was stored with it."""
         trace = stored and {name: part for name, part in stored.trace.items() if name != RECIPE}
         if trace:
             trace["after"] = list(trace.get("after", {}).values())
-        return cls.model_validate(_seen(record) | {"prompt": stored and stored.prompt, "trace": trace})
+        begins = prefix and PromptPrefix.of(prefix)
+        return cls.model_validate(
+            _seen(record) | {"prompt": stored and stored.prompt, "trace": trace, "prefix": begins}
+        )
 
 
 class PartChange(Answer):

@@ -1,6 +1,6 @@
 """How the prompts of runs came about."""
 
-from db.ids import RunId, UserId
+from db.ids import RunId, SessionId, UserId
 from db.pool import Database
 from db.records import RunTraceRecord
 from db.stores.rows import record_or_none
@@ -20,6 +20,20 @@ class RunTraceStore:
                 SELECT t.* FROM run_traces t JOIN runs r ON r.id = t.run_id WHERE t.run_id = $1 AND r.owner_id = $2
                 """,
                 run_id,
+                owner_id,
+            )
+        return record_or_none(RunTraceRecord, row)
+
+    async def before(self, run_id: RunId, session_id: SessionId, owner_id: UserId) -> RunTraceRecord | None:
+        """The trace of the run before that one in the owner's session, of those that have any."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(
+                """
+                SELECT t.* FROM runs r CROSS JOIN LATERAL (SELECT * FROM run_traces WHERE run_id = r.id LIMIT 1) t
+                WHERE r.session_id = $2 AND r.owner_id = $3 AND r.id < $1 ORDER BY r.id DESC LIMIT 1
+                """,
+                run_id,
+                session_id,
                 owner_id,
             )
         return record_or_none(RunTraceRecord, row)

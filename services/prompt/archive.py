@@ -15,6 +15,7 @@ from db.stores.sessions import SessionStore
 from services.errors import NotFound
 from services.prompt.building import Contribution, build
 from services.prompt.planning import Lookup, Plan, plan
+from services.prompt.prefix import Prefix, compared
 from services.prompt.template import OutputRef, Template, Variable, parse
 from services.prompt.turn import SILENT, Turn
 
@@ -61,12 +62,18 @@ class PromptArchive:
 
     async def run(
         self, owner_id: UserId, session_id: SessionId, run_id: RunId
-    ) -> tuple[RunRecord, RunTraceRecord | None]:
-        """A run, and its prompt if it has got that far with a persona. Raises `NotFound`."""
+    ) -> tuple[RunRecord, RunTraceRecord | None, Prefix | None]:
+        """A run, its prompt if it has got that far with a persona, and how that begins like the one before it.
+
+        Raises `NotFound`.
+        """
         run = await self._runs.get(run_id, session_id, owner_id)
         if run is None:
             raise NotFound("There is no run with that id in this session.")
-        return run, await self._traces.get(run_id, owner_id)
+        stored = await self._traces.get(run_id, owner_id)
+        before = stored and await self._traces.before(run_id, session_id, owner_id)
+        prefix = compared(before.prompt, stored.prompt, stored.trace["modules"]) if stored and before else None
+        return run, stored, prefix
 
     async def runs(
         self, owner_id: UserId, session_id: SessionId, *, before: RunId | None, limit: int
@@ -86,7 +93,7 @@ class PromptArchive:
         Without changes of persona and modules it is the same, byte for byte.
         Raises `NotFound` if the run has no prompt, and `PromptTooLarge`.
         """
-        _, stored = await self.run(owner_id, session_id, run_id)
+        _, stored, _ = await self.run(owner_id, session_id, run_id)
         if stored is None or RECIPE not in stored.trace:
             raise NotFound("There is no prompt of that run that could be rendered again.")
         recipe: Mapping[str, Any] = stored.trace[RECIPE]

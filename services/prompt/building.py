@@ -3,8 +3,9 @@
 What scripts and models said is data: it is inserted and never looked at for references.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import assert_never
 
 from services.prompt.expansion import Budgets, Path, Tally, Warned, Warnings, innermost, may_follow, target
@@ -32,6 +33,8 @@ class Insertion:
     module: str
     text: str
     """As it stands where it was first inserted."""
+    at: int
+    """How many characters of the prompt stand before that."""
     times: int
 
 
@@ -84,7 +87,7 @@ class _Assembly:
         self._variables = variables
         self._tally = Tally(budgets)
         self._pieces: list[str] = []
-        self._first: dict[str, slice] = {}
+        self._first: dict[str, tuple[int, int]] = {}
         """Where the pieces of a module are that is inserted for the first time."""
         self._times: dict[str, int] = {}
         self._warnings = Warnings()
@@ -123,10 +126,13 @@ class _Assembly:
             self._pieces[gap] = SEPARATOR
 
     def built(self) -> Built:
-        insertions = [
-            Insertion(name, "".join(self._pieces[self._first[name]]), times) for name, times in self._times.items()
-        ]
-        return Built("".join(self._pieces), tuple(insertions), self._warnings.all())
+        places: list[int] = [0, *accumulate(len(piece) for piece in self._pieces)]
+        insertions = tuple(self._insertion(name, places) for name in self._times)
+        return Built("".join(self._pieces), insertions, self._warnings.all())
+
+    def _insertion(self, name: str, places: Sequence[int]) -> Insertion:
+        begin, end = self._first[name]
+        return Insertion(name, "".join(self._pieces[begin:end]), places[begin], self._times[name])
 
     def _insert(self, name: str, path: Path) -> None:
         self._times[name] = self._times.get(name, 0) + 1
@@ -138,7 +144,7 @@ class _Assembly:
         else:
             self._add(contribution.text, (*path, name))
         self._tally.leave()
-        self._first.setdefault(name, slice(begin, len(self._pieces)))
+        self._first.setdefault(name, (begin, len(self._pieces)))
 
     def _follows(self, reference: ModuleRef | OutputRef, path: Path) -> bool:
         if target(reference) not in self._modules:

@@ -6,7 +6,7 @@ from typing import Any
 from db.records import ModuleRecord
 from db.stores.turns import NewResult
 from services.context.tokens import TokenCounter
-from services.prompt.building import Built
+from services.prompt.building import Built, Insertion
 from services.prompt.expansion import PromptTooLarge
 from services.prompt.planning import Plan
 from services.prompt.said import Said
@@ -22,13 +22,21 @@ def results_of(turn: Turn, besides: Collection[str] = ()) -> list[NewResult]:
 async def trace_of(turn: Turn, planned: Plan, built: Built, tokens: TokenCounter) -> dict[str, Any]:
     """Why each module spoke or not, and what it takes of the prompt."""
     said = turn.finished()
-    texts = {insertion.module: insertion.text for insertion in built.insertions}
+    inserted = {insertion.module: insertion for insertion in built.insertions}
     asked = dict.fromkeys((*planned.waits_for, *said))  # those that only a script ran come last
     known = turn.facts.modules
-    modules = [await entry_of(known[name], said[name], texts.get(name, ""), tokens) for name in asked]
+    modules = [await _inserted(known[name], said[name], inserted.get(name), tokens) for name in asked]
     unknown = [{"module": name, "state": "unknown", "why": "there is no such module"} for name in planned.unknown]
     warnings = [warned.message for warned in dict.fromkeys((*planned.warnings, *built.warnings))]
     return {"modules": [*modules, *unknown], "warnings": warnings}
+
+
+async def _inserted(
+    module: ModuleRecord, said: Said, insertion: Insertion | None, tokens: TokenCounter
+) -> dict[str, Any]:
+    """The entry of one module with the place at which its text stands in the prompt; None if it does not."""
+    entry = await entry_of(module, said, insertion.text if insertion else "", tokens)
+    return entry | {"at": insertion.at if insertion else None}
 
 
 async def entry_of(module: ModuleRecord, said: Said, text: str, tokens: TokenCounter) -> dict[str, Any]:

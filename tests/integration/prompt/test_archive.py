@@ -78,3 +78,23 @@ async def test_a_run_without_a_persona_has_no_prompt(studio: Studio):
     frames = await studio.say(session, "Hi")
     with pytest.raises(NotFound, match="no prompt"):
         await render(studio, session, frames)
+
+
+async def test_run_tells_which_module_broke_what_its_provider_knew_of_the_prompt(studio: Studio):
+    await studio.module(
+        "counter", script='n = ctx.get_variable("n", 0) + 1\nctx.set_variable("n", n)\nctx.set_output("n", n)'
+    )
+    await studio.module("style", content="Be brief.")
+    session = await studio.session("@style Turn ${counter.n}. <@counter>")
+    frames = [await studio.say(session, words) for words in ("Hi", "Ho", "Hu")]
+    ids = [run[0].run_id for run in frames]
+    found = [await studio.services.archive.run(LOCAL_OWNER, session, RunId(id)) for id in ids if id]
+
+    assert found[0][2] is None
+    _, stored, prefix = found[2]
+    assert stored
+    assert prefix
+    assert stored.prompt.startswith("Be brief. Turn ")
+    assert prefix.characters == len("Be brief. Turn ")
+    assert not prefix.is_whole
+    assert [entry["at"] for entry in stored.trace["modules"] if entry["module"] == "style"] == [0]
