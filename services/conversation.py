@@ -214,7 +214,8 @@ class RunConversation:
 
     async def measured(self, usage: Usage) -> None:
         """Take what the model's server has counted: the windows of later runs follow it."""
-        if self._given is not None:
+        # Files cost the most that they could, so they would teach what is not so.
+        if self._given is not None and not any(item.files for item in self._given.items):
             await self._learn(self._given.tokens, usage.input_tokens)
 
     async def resume(self, message_id: MessageId) -> None:

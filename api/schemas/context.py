@@ -22,12 +22,14 @@ class ContextItem(Answer):
     kind: Literal["text", "tool_call", "tool_result"]
     tokens: int
     preview: str = Field(description="How it begins.")
+    files: list[str] = Field(description="Names of files that came with it, which cost tokens, too.")
 
     @classmethod
     def of(cls, item: Item) -> Self:
         """What a client sees of the item."""
         kind, text = _kind(item.message)
-        return cls(kind=kind, tokens=item.tokens, preview=text[:_PREVIEW_CHARACTERS])
+        files = [str(file.get("name", "")) for file in item.files]
+        return cls(kind=kind, tokens=item.tokens, preview=text[:_PREVIEW_CHARACTERS], files=files)
 
 
 class ContextMessage(Answer):

@@ -353,6 +353,9 @@ async def test_the_context_shows_what_files_cost(
     shown = await http.get(f"/api/sessions/{session_id}/context")
 
     assert shown.status_code == 200, shown.text
+    (item,) = shown.json()["messages"][0]["items"]
+    assert (item["preview"], item["files"]) == ("Look at this.", ["photo.png"])
+    assert item["tokens"] > 765
     assert await database.fetchval("select context_tokens from messages where id = $1", message["id"]) > 765
     assert model.requests
 
