@@ -7,7 +7,8 @@ from typing import Any
 from db.records import ModuleRecord
 from services.prompt.building import Built, Contribution, build
 from services.prompt.planning import Plan, plan
-from services.prompt.turn import Said, Turn
+from services.prompt.said import Said
+from services.prompt.turn import Turn
 from services.runs.events import StageUpdate
 
 
