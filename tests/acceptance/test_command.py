@@ -17,6 +17,8 @@ from db.orphans import server_process
 from tests.postgres import memory_directory
 from tests.waiting import eventually
 
+_READY = "Colloquy is ready: http://127.0.0.1:"
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -42,11 +44,17 @@ class Command:
         )
 
     async def port(self) -> int:
-        """The port, once it is ready."""
+        """The port, once it is ready; the log may have said something before."""
+        said: list[str] = []
+        while not (said and said[-1].startswith(_READY)):
+            line = await asyncio.to_thread(self._read_line)
+            assert line, f"it ended before it was ready:\n{''.join(said)}"
+            said.append(line)
+        return int(said[-1].split(":")[3].split()[0])
+
+    def _read_line(self) -> str:
         assert self.process.stdout is not None
-        line = await asyncio.to_thread(self.process.stdout.readline)
-        assert line.startswith("Colloquy is ready: http://127.0.0.1:"), line + await self.rest()
-        return int(line.split(":")[3].split()[0])
+        return self.process.stdout.readline()
 
     async def rest(self) -> str:
         """What it still says until it ends, after which its exit code is known."""
