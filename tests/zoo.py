@@ -16,10 +16,10 @@ def zip_bomb() -> bytes:
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("_rels/.rels", relations(r1=("officeDocument", "word/document.xml")))
         with archive.open("word/document.xml", "w") as entry:
-            entry.write(b"<document><!--")
+            entry.write(b"<document>")
             for _ in range(128):
                 entry.write(bytes([32]) * MIB)
-            entry.write(b"--></document>")
+            entry.write(b"</document>")
     return written.getvalue()
 
 

@@ -34,7 +34,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def archive(shared_database_url: str, data_dir: Path) -> AsyncGenerator[str, None]:
     """The base URL of a service with files of its own."""
     limits = {"files_per_session": 30, "reading_memory_mib": 768}
-    settings = local_settings(data_dir=data_dir, limits=limits, timeouts={"reading": 8})
+    settings = local_settings(data_dir=data_dir, limits=limits, timeouts={"reading": 20})
     async with running_service(settings, shared_database_url) as base_url:
         yield base_url
 
