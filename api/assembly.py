@@ -46,7 +46,7 @@ from services.chat import ChatLimits, ChatService
 from services.compactor import Compactor, SummarySettings
 from services.context.tokens import TokenCounter
 from services.contexts import ContextService
-from services.conversation import ContextLimits, Conversations
+from services.conversations import ContextLimits, Conversations
 from services.documents.reader import DocumentReader, ReaderLimits
 from services.editing import MessageEditor
 from services.exporting import SessionExporter

@@ -7,7 +7,7 @@ from db.pool import Database
 from db.stores.messages import MessageStore
 from db.stores.tool_calls import ToolCallStore
 from services.context.tokens import TokenCounter
-from services.conversation import Conversations
+from services.conversations import Conversations
 from services.files import FileService
 from services.mcp.pool import McpPool
 from services.prompt.on_demand import OnDemand

@@ -11,6 +11,7 @@ import uvloop
 
 from benchmarks import (
     composing,
+    context,
     durability,
     history,
     interrupt,
@@ -40,6 +41,7 @@ _BENCHMARKS = {
     "templates": templates,
     "triggers": triggers,
     "composing": composing,
+    "context": context,
     "tools": tools,
     "tool_rounds": tool_rounds,
 }

@@ -32,7 +32,8 @@ from services.agent.types import total
 from services.attachments import Attachments
 from services.casting import Casting, CastingOffice
 from services.context.tokens import TokenCounter
-from services.conversation import Conversations, RunConversation
+from services.conversation import RunConversation
+from services.conversations import Conversations
 from services.ending import Outcome, in_our_words, last_events, usage_counts
 from services.errors import (
     Conflict,

@@ -17,7 +17,7 @@ from services.context.room import Room
 from services.context.summaries import summary_item
 from services.context.tokens import MESSAGE_OVERHEAD
 from services.context.window import DoesNotFit, Window, fit
-from services.conversation import ContextLimits
+from services.conversations import ContextLimits
 from services.errors import Conflict, NotFound, SessionBusy
 
 

@@ -22,7 +22,8 @@ from services.chat import Send
 from services.compactor import Compactor, SummarySettings
 from services.context.items import BROKEN_OFF_NOTE, INTERRUPTED_NOTE, Item, encode
 from services.context.tokens import TokenCounter
-from services.conversation import ContextLimits, Conversations, RunConversation
+from services.conversation import RunConversation
+from services.conversations import ContextLimits, Conversations
 from services.errors import LeaseLost
 from services.runs.active import ActiveRun
 from services.runs.feed import Feeds
