@@ -28,7 +28,7 @@ _TRIGGERS = 990
 
 async def run(home: Path, *, quick: bool) -> None:
     """Print the time to the first delta and the CPU time of turns, one session alone and a hundred at once."""
-    turns, sessions, rounds = (30, 20, 3) if quick else (50, 100, 3)
+    turns, sessions, rounds = (5, 20, 1) if quick else (50, 100, 3)
     async with upstream(home) as (model, _), service(home, model) as server:
         modules = [f"@module{number}" for number in range(_MODULES)]
         triggers = [f"@trigger{number}" for number in range(_TRIGGERS)]
