@@ -35,9 +35,7 @@ async def small(model: OpenAIFake) -> OpenAIFake:
 @pytest.fixture
 async def services(database_url: str, small: OpenAIFake) -> AsyncGenerator[Services, None]:
     """A replica that talks to the small model."""
-    async with open_replica(
-        database_url, small, context=CONTEXT, timeouts={"lease": 1, "drain": 1, "summary": 2}
-    ) as opened:
+    async with open_replica(database_url, small, context=CONTEXT) as opened:
         yield opened
 
 
@@ -153,13 +151,16 @@ async def test_next_turns_go_on_from_the_summary_without_another(
     ],
 )
 async def test_summary_that_fails_leaves_the_oldest_out_with_a_mark(
-    services: Services, session_id: SessionId, small: OpenAIFake, database: asyncpg.Connection, steps: tuple[Step, ...]
+    database_url: str, small: OpenAIFake, database: asyncpg.Connection, steps: tuple[Step, ...]
 ):
-    await write_history(database, session_id, 40)
-    for _ in range(3 if isinstance(steps[0], Cut) else 1):
-        small.script(*steps)
+    hasty = {"lease": 1, "drain": 1, "summary": 1}
+    async with open_replica(database_url, small, context=CONTEXT, timeouts=hasty) as services:
+        session_id = (await services.sessions.create(LOCAL_OWNER)).id
+        await write_history(database, session_id, 40)
+        for _ in range(3 if isinstance(steps[0], Cut) else 1):
+            small.script(*steps)
 
-    frames = await say(services, session_id)
+        frames = await say(services, session_id)
 
     window = told(small.requests[-1])
     assert "were left out here" in window[0]
