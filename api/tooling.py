@@ -12,7 +12,7 @@ from services.files import FileService
 from services.mcp.pool import McpPool
 from services.prompt.on_demand import OnDemand
 from services.tools.books import CallBooks
-from services.tools.builtin.files import ListFiles, ReadFile, SearchFiles
+from services.tools.builtin.files import FileTools
 from services.tools.builtin.history import SearchHistory
 from services.tools.builtin.modules import RunModule
 from services.tools.builtin.results import ReadToolResult
@@ -45,9 +45,7 @@ def make_tooling(
     calls = ToolCallStore(database)
     cutter = ResultCutter(tokens, budget=limits.tool_result_tokens)
     own = (
-        ListFiles(files),
-        ReadFile(files, cutter),
-        SearchFiles(files),
+        FileTools(files, cutter),
         SearchHistory(MessageStore(database)),
         RunModule(on_demand),
     )

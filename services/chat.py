@@ -195,15 +195,21 @@ class ChatService:
         if not run.is_announced:
             run.emit(MessageAccepted(run.record.user_message_id, run.record.client_message_id, queued=False))
         casting = await self._casting.cast(run.record)
-        prompt = await self._composer.compose(run, casting)
-        return await self._answer(run, casting, prompt)
+        async with asyncio.TaskGroup() as group:
+            tools = group.create_task(self._toolbox.open(run, casting))
+            prompt = await self._composer.compose(run, casting)
+        return await self._answer(run, casting, prompt, tools.result())
 
     async def _answer(
-        self, run: ActiveRun, casting: Casting, prompt: Prompt, known: Sequence[ToolCallRecord] = ()
+        self,
+        run: ActiveRun,
+        casting: Casting,
+        prompt: Prompt,
+        tools: tuple[Tool, ...],
+        known: Sequence[ToolCallRecord] = (),
     ) -> Outcome:
         run.after = prompt.after
         run.is_untitled = casting.is_untitled
-        tools = await self._toolbox.open(run, casting)
         specs = [tool.spec for tool in tools]
         conversation = await self._conversations.open(run, casting, prompt.text, specs)
         result = await self._reply(run, casting, prompt.text, tools, conversation, known)
@@ -242,7 +248,8 @@ class ChatService:
 
     async def _go_on(self, run: ActiveRun, calls: Sequence[ToolCallRecord]) -> Outcome:
         casting = await self._casting.cast(run.record)
-        return await self._answer(run, casting, await self._composer.recall(run, casting), calls)
+        prompt = await self._composer.recall(run, casting)
+        return await self._answer(run, casting, prompt, await self._toolbox.open(run, casting), calls)
 
     # --- 1. accept -------------------------------------------------------------------------------------------------
 

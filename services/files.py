@@ -94,6 +94,10 @@ class FileService:
         found = await self._files.page(session_id, owner_id, before=before, limit=limit + 1)
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
+    async def has_any(self, owner_id: UserId, session_id: SessionId) -> bool:
+        """Whether there are files in the session; none are in one that is not there."""
+        return bool(await self._files.page(session_id, owner_id, before=None, limit=1))
+
     async def get(self, owner_id: UserId, session_id: SessionId, file_id: FileId) -> FileRecord:
         """One file. Raises `NotFound`."""
         file = await self._files.get(file_id, session_id, owner_id)

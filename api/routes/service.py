@@ -48,7 +48,7 @@ async def get_config(
             for server in servers
         ],
         tool_servers=[_told(status) for status in tool_servers.servers()],
-        built_in_tools=[service.BuiltInTool(name=tool.name, description=tool.description) for tool in tools.built_ins],
+        built_in_tools=[service.BuiltInTool(name=tool.name, description=tool.description) for tool in tools.offers],
         limits=service.PublicLimits.model_validate(
             settings.limits.model_dump(include=set(service.PublicLimits.model_fields))
         ),

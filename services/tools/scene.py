@@ -17,15 +17,23 @@ class Scene:
     casting: Casting
 
 
-class BuiltIn(Protocol):
-    """A tool of our own."""
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A tool of our own as people are told of it; what models are told may depend on the scene."""
 
     name: str
     description: str
-    """For people: what models are told may depend on the scene."""
+    by_default: bool = False
+    """Whether it is on where nobody says anything of our own tools."""
 
-    async def tool(self, scene: Scene) -> Tool | None:
-        """The tool as it is in this scene; None if there is nothing there that it could do."""
+
+class BuiltIn(Protocol):
+    """Tools of our own that belong together."""
+
+    offers: tuple[Offer, ...]
+
+    async def tools(self, scene: Scene) -> list[Tool]:
+        """The tools as they are in this scene; none if there is nothing there that they could do."""
         ...
 
 

@@ -14,8 +14,8 @@ from services.mcp.types import McpTool
 from services.runs.active import ActiveRun
 from services.tools.arguments import ArgumentCheck
 from services.tools.builtin import BUILT_IN
-from services.tools.grants import Nature, Verdict, is_enabled, verdict
-from services.tools.scene import BuiltIn, Scene
+from services.tools.grants import Nature, Verdict, Words, is_enabled, verdict
+from services.tools.scene import BuiltIn, Offer, Scene
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,9 @@ class Toolbox:
 
     def __init__(self, pool: McpPool, built_ins: Sequence[BuiltIn], reader: BuiltIn, *, most: int) -> None:
         """`reader` is there wherever other tools are; of those a run has at most `most`."""
-        self.built_ins = tuple(built_ins)
+        self.offers = tuple(offer for one in built_ins for offer in one.offers)
+        """Our own tools, as people are told of them."""
+        self._built_ins = tuple(built_ins)
         self._pool = pool
         self._reader = reader
         self._most = most
@@ -43,17 +45,23 @@ class Toolbox:
             _log.warning("run %s is offered %d of %d tools", run.record.id, len(chosen), len(found))
         if not chosen:
             return ()
-        reader = await self._reader.tool(scene)
-        return (*chosen, reader) if reader else tuple(chosen)
+        return (*chosen, *await self._reader.tools(scene))
 
     async def _own(self, scene: Scene) -> list[Tool]:
         words = scene.casting.tools
-        if not is_enabled(words, BUILT_IN, default=False):
-            return []
-        allowed = {one.name: verdict(words, Nature(BUILT_IN, one.name)) for one in self.built_ins}
-        asked = [one.tool(scene) for one in self.built_ins if allowed[one.name].grant != "never"]
-        tools = [tool for tool in await asyncio.gather(*asked) if tool is not None]
-        return [_agreed(tool, allowed[tool.spec.name]) for tool in tools]
+        allowed = {offer.name: self._allowed(words, offer) for offer in self.offers}
+        asked = [
+            one.tools(scene) for one in self._built_ins if any(allowed[offer.name] is not None for offer in one.offers)
+        ]
+        tools = [tool for found in await asyncio.gather(*asked) for tool in found]
+        return [_agreed(tool, said) for tool in tools if (said := allowed[tool.spec.name]) is not None]
+
+    def _allowed(self, words: Words, offer: Offer) -> Verdict | None:
+        """What is said of one of our own tools; None if it is not to be used."""
+        if not is_enabled(words, BUILT_IN, default=offer.by_default):
+            return None
+        said = verdict(words, Nature(BUILT_IN, offer.name))
+        return None if said.grant == "never" else said
 
     async def _of_servers(self, scene: Scene) -> list[Tool]:
         words, record = scene.casting.tools, scene.run.record

@@ -7,7 +7,7 @@ from services.errors import NotFound
 from services.files import FileHit, FileService, NoText
 from services.tools.arguments import ArgumentCheck
 from services.tools.results import ResultCutter
-from services.tools.scene import Scene, calling, schema
+from services.tools.scene import Offer, Scene, calling, schema
 
 _LISTED = 100
 _MOST_CHARACTERS = 100_000
@@ -18,54 +18,57 @@ _QUERY_CHARACTERS = 1_000
 _FILE = {"type": "string", "description": "The file's name, or its id where two have the same name."}
 
 
-class ListFiles:
-    """Tells which files there are."""
-
-    name = "list_files"
-    description = "Lists the files of this conversation."
-
-    def __init__(self, files: FileService) -> None:
-        self._files = files
-
-    async def tool(self, scene: Scene) -> Tool | None:
-        """Is there where files are."""
-        if not await files_of(self._files, scene):
-            return None
-
-        async def list_files() -> Answer:
-            return Answer("\n".join(map(_told, await files_of(self._files, scene))) or "There are no files any more.")
-
-        parameters = schema()
-        return Tool(ToolSpec(self.name, self.description, parameters), calling(list_files))
+LIST = Offer("list_files", "Lists the files of this conversation.", by_default=True)
+READ = Offer("read_file", "Reads the text of a file of this conversation.", by_default=True)
+SEARCH = Offer("search_files", "Finds passages in the files of this conversation.", by_default=True)
 
 
-class ReadFile:
-    """Reads the text of a file, page by page."""
+class FileTools:
+    """Lets a model look for itself, where there are files."""
 
-    name = "read_file"
-    description = "Reads the text of a file of this conversation."
+    offers = (LIST, READ, SEARCH)
 
     def __init__(self, files: FileService, cutter: ResultCutter) -> None:
         self._files = files
         self._cutter = cutter
 
-    async def tool(self, scene: Scene) -> Tool | None:
-        """Is there where files are."""
-        if not await files_of(self._files, scene):
-            return None
+    async def tools(self, scene: Scene) -> list[Tool]:
+        """All three, or none."""
+        record = scene.run.record
+        if not await self._files.has_any(record.owner_id, record.session_id):
+            return []
+        return [self._list(scene), self._read(scene), self._search(scene)]
 
+    def _list(self, scene: Scene) -> Tool:
+        async def list_files() -> Answer:
+            return Answer("\n".join(map(_told, await files_of(self._files, scene))) or "There are no files any more.")
+
+        return Tool(ToolSpec(LIST.name, LIST.description, schema()), calling(list_files))
+
+    def _read(self, scene: Scene) -> Tool:
         async def read(file: str, offset: int = 0) -> Answer:
-            return await self._read(scene, file, offset)
+            return await self._page(scene, file, offset)
 
-        parameters = schema(
-            ("file",),
-            file=_FILE,
-            offset={"type": "integer", "minimum": 0, "maximum": _FARTHEST, "description": "The character to begin at."},
-        )
-        spec = ToolSpec(self.name, self.description, parameters)
+        begin = {"type": "integer", "minimum": 0, "maximum": _FARTHEST, "description": "The character to begin at."}
+        parameters = schema(("file",), file=_FILE, offset=begin)
+        spec = ToolSpec(READ.name, READ.description, parameters)
         return Tool(spec, calling(read), check=ArgumentCheck(parameters))
 
-    async def _read(self, scene: Scene, wanted: str, offset: int) -> Answer:
+    def _search(self, scene: Scene) -> Tool:
+        record = scene.run.record
+
+        async def search(query: str, limit: int = 5) -> Answer:
+            sought = query[:_QUERY_CHARACTERS]
+            found = await self._files.search(record.owner_id, record.session_id, sought, limit=limit)
+            return Answer("\n\n".join(map(_hit, found)) or "Nothing was found.")
+
+        most = {"type": "integer", "minimum": 1, "maximum": _MOST_HITS, "description": "How many passages at most."}
+        words = {"type": "string", "minLength": 1, "description": "Words to look for."}
+        parameters = schema(("query",), query=words, limit=most)
+        spec = ToolSpec(SEARCH.name, SEARCH.description, parameters)
+        return Tool(spec, calling(search), check=ArgumentCheck(parameters))
+
+    async def _page(self, scene: Scene, wanted: str, offset: int) -> Answer:
         record = scene.run.record
         named = [file for file in await files_of(self._files, scene) if wanted in (file.name, str(file.id))]
         if not named:
@@ -82,34 +85,6 @@ class ReadFile:
         if end >= part.file.characters:
             return Answer(piece)
         return Answer(f"{piece}\n\n[Characters {offset} to {end} of {part.file.characters}. Go on with offset={end}.]")
-
-
-class SearchFiles:
-    """Finds passages in the files."""
-
-    name = "search_files"
-    description = "Finds passages in the files of this conversation."
-
-    def __init__(self, files: FileService) -> None:
-        self._files = files
-
-    async def tool(self, scene: Scene) -> Tool | None:
-        """Is there where files are."""
-        if not await files_of(self._files, scene):
-            return None
-        record = scene.run.record
-
-        async def search(query: str, limit: int = 5) -> Answer:
-            found = await self._files.search(record.owner_id, record.session_id, query[:_QUERY_CHARACTERS], limit=limit)
-            return Answer("\n\n".join(map(_hit, found)) or "Nothing was found.")
-
-        parameters = schema(
-            ("query",),
-            query={"type": "string", "minLength": 1, "description": "Words to look for."},
-            limit={"type": "integer", "minimum": 1, "maximum": _MOST_HITS, "description": "How many passages at most."},
-        )
-        spec = ToolSpec(self.name, self.description, parameters)
-        return Tool(spec, calling(search), check=ArgumentCheck(parameters))
 
 
 async def files_of(files: FileService, scene: Scene) -> list[FileRecord]:

@@ -4,7 +4,7 @@ from db.stores.messages import Branch, Line, MessageStore
 from services.agent.agent import Answer, Tool
 from services.agent.types import ToolSpec
 from services.tools.arguments import ArgumentCheck
-from services.tools.scene import Scene, calling, schema
+from services.tools.scene import Offer, Scene, calling, schema
 
 _SEARCHED_MESSAGES = 5_000
 _MOST = 20
@@ -13,16 +13,20 @@ _QUERY_CHARACTERS = 1_000
 _SHOWN_CHARACTERS = 2_000
 
 
+OFFER = Offer(
+    "search_history", "Finds earlier messages of this conversation, also those that are too old to be in view."
+)
+
+
 class SearchHistory:
     """Finds messages of the conversation, from its beginning to the message that is being answered."""
 
-    name = "search_history"
-    description = "Finds earlier messages of this conversation, also those that are too old to be in view."
+    offers = (OFFER,)
 
     def __init__(self, messages: MessageStore) -> None:
         self._messages = messages
 
-    async def tool(self, scene: Scene) -> Tool | None:
+    async def tools(self, scene: Scene) -> list[Tool]:
         """Looks into the branch that the scene's run answers."""
         record = scene.run.record
         branch = Branch(record.session_id, record.owner_id, record.user_message_id)
@@ -39,8 +43,8 @@ class SearchHistory:
             query={"type": "string", "minLength": 1, "description": "Words to look for."},
             limit={"type": "integer", "minimum": 1, "maximum": _MOST, "description": "How many messages at most."},
         )
-        spec = ToolSpec(self.name, self.description, parameters)
-        return Tool(spec, calling(search), check=ArgumentCheck(parameters))
+        spec = ToolSpec(OFFER.name, OFFER.description, parameters)
+        return [Tool(spec, calling(search), check=ArgumentCheck(parameters))]
 
 
 def _told(line: Line) -> str:

@@ -5,23 +5,25 @@ from services.agent.agent import Answer, Tool
 from services.agent.types import ToolSpec
 from services.tools.arguments import ArgumentCheck
 from services.tools.results import READ_ON, ResultCutter
-from services.tools.scene import Scene, calling, schema
+from services.tools.scene import Offer, Scene, calling, schema
 
 _MOST_CHARACTERS = 100_000
 _FARTHEST = 2**31 - 1
 
 
+OFFER = Offer(READ_ON, "Reads the rest of a tool's result that was too long to be given at once.")
+
+
 class ReadToolResult:
     """Reads on in results that were shortened; there wherever other tools are."""
 
-    name = READ_ON
-    description = "Reads the rest of a tool's result that was too long to be given at once."
+    offers = (OFFER,)
 
     def __init__(self, store: ToolCallStore, cutter: ResultCutter) -> None:
         self._store = store
         self._cutter = cutter
 
-    async def tool(self, scene: Scene) -> Tool | None:
+    async def tools(self, scene: Scene) -> list[Tool]:
         """Reads the results of the scene's session."""
         record = scene.run.record
 
@@ -40,5 +42,5 @@ class ReadToolResult:
             id={"type": "string", "description": "The id that stands where the result was shortened."},
             offset={"type": "integer", "minimum": 0, "maximum": _FARTHEST, "description": "Where to begin."},
         )
-        spec = ToolSpec(self.name, self.description, parameters)
-        return Tool(spec, calling(read), check=ArgumentCheck(parameters))
+        spec = ToolSpec(OFFER.name, OFFER.description, parameters)
+        return [Tool(spec, calling(read), check=ArgumentCheck(parameters))]
