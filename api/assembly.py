@@ -15,6 +15,7 @@ from api.tooling import make_tooling
 from db.ids import LOCAL_OWNER, ReplicaId, new_id
 from db.migrate import read_migrations
 from db.pool import Database
+from db.stores.accepting import AcceptStore
 from db.stores.calibrations import CalibrationStore
 from db.stores.context import ContextStore
 from db.stores.editing import EditingStore
@@ -23,6 +24,7 @@ from db.stores.file_texts import FileTextStore
 from db.stores.files import FileStore
 from db.stores.first_run import FirstRunStore
 from db.stores.forks import ForkStore
+from db.stores.leases import LeaseStore
 from db.stores.library import LibraryStore
 from db.stores.memories import MemoryStore
 from db.stores.messages import MessageStore
@@ -56,6 +58,7 @@ from services.forks import ForkService
 from services.health import HealthService
 from services.images import ImageLimits, ImageService
 from services.importing import SessionImporter
+from services.inbox import Inbox, InboxLimits
 from services.intake import FileLimits, Intake
 from services.library import LibraryService
 from services.mcp.pool import McpPool
@@ -183,6 +186,7 @@ async def open_services(
     engine = RunEngine(
         database=database,
         runs=runs,
+        leases=LeaseStore(database, lease_seconds=settings.timeouts.lease),
         events=events,
         replicas=ReplicaStore(database),
         journal=journal,
@@ -199,22 +203,30 @@ async def open_services(
         context, SteeringStore(database), tokens, compactor, calibrations, _context_limits(settings), attachments
     )
     tooling = make_tooling(settings, database, pool, prompts.on_demand, conversations, tokens, decisions, files)
-    chat = ChatService(
-        casting=casting,
+    inbox = Inbox(
         questions=Questions(messages=messages, runs=runs, personas=personas, providers=providers),
+        attachments=attachments,
+        personas=personas,
+        accepting=AcceptStore(database, lease_seconds=settings.timeouts.lease),
+        runs=runs,
+        journal=journal,
+        engine=engine,
+        providers=providers,
+        tokens=tokens,
+        limits=_inbox_limits(settings),
+    )
+    chat = ChatService(
+        inbox=inbox,
+        casting=casting,
         composer=prompts.composer,
         toolbox=tooling.toolbox,
         books=tooling.books,
-        personas=personas,
         conversations=conversations,
-        attachments=attachments,
         runs=runs,
         events=events,
-        journal=journal,
         feeds=feeds,
         engine=engine,
         afterwork=afterwork,
-        providers=providers,
         tokens=tokens,
         limits=_chat_limits(settings),
         epoch=await events.epoch(new_id()),
@@ -321,11 +333,16 @@ def _revealed(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
 
 
-def _chat_limits(settings: Settings) -> ChatLimits:
-    return ChatLimits(
+def _inbox_limits(settings: Settings) -> InboxLimits:
+    return InboxLimits(
         message_bytes=settings.limits.message_bytes,
         runs_per_user=settings.limits.runs_per_user,
         queued_per_session=settings.limits.queued_per_session,
+    )
+
+
+def _chat_limits(settings: Settings) -> ChatLimits:
+    return ChatLimits(
         run_seconds=settings.timeouts.run,
         max_turns=settings.limits.max_turns,
         calls_at_once=settings.limits.tool_calls_at_once,

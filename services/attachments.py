@@ -8,7 +8,7 @@ from typing import Any
 
 from db.ids import FileId, SessionId, UserId
 from db.records import ContextItemRecord, FileRecord
-from db.stores.runs import NewUserMessage
+from db.stores.accepting import NewUserMessage
 from services.agent.types import ChatMessage, ImagePart, ModelMessage
 from services.context.attachments import Attachment, Shown, told
 from services.context.items import WORDLESS, Item

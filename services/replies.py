@@ -10,8 +10,9 @@ from db.ids import MessageId, RunId, SessionId, UserId
 from db.records import MessageRecord, RunRecord
 from db.stores.messages import MessageStore, Siblings
 from db.stores.runs import RunStore
-from services.chat import ChatService, Send
+from services.chat import ChatService
 from services.errors import NotFound, Unavailable
+from services.inbox import Send
 from services.questions import Regenerate
 from services.runs.feed import Frame, JournalGone, PastIsGone, Reader
 

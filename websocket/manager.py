@@ -16,8 +16,9 @@ from starlette.websockets import WebSocket
 
 from db.errors import DatabaseError
 from db.ids import FileId, MessageId, PersonaId, RunId, SessionId, UserId
-from services.chat import Attachment, ChatService, Send
+from services.chat import Attachment, ChatService
 from services.errors import ColloquyError, InvalidRequest, NotFound, TooManyRequests, Unavailable
+from services.inbox import Send
 from services.questions import Regenerate
 from services.runs.feed import JournalGone, PastIsGone
 from services.tools.approvals import ApprovalService, Word

@@ -13,8 +13,9 @@ from starlette.websockets import WebSocket
 from db.errors import DatabaseError
 from db.ids import PersonaId, RunId, SessionId, UserId
 from db.records import RunRecord
-from services.chat import ChatService, Send
+from services.chat import ChatService
 from services.errors import CallerError, ColloquyError, InvalidRequest, NotFound, NothingRunning, Unavailable
+from services.inbox import Send
 from services.runs.feed import Frame, JournalGone, PastIsGone
 from services.sessions import SessionService
 from websocket.connection import SLOW_READER, TOO_MANY, Connection, refuse

@@ -23,7 +23,7 @@ from api.schemas.runs import (
 )
 from api.streams import resync_event
 from db.ids import RunId, SessionId
-from services.chat import Send
+from services.inbox import Send
 from services.questions import Regenerate
 
 router = APIRouter(prefix="/api/sessions/{session_id}", tags=["runs"], dependencies=[Depends(takes_json)])

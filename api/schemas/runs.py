@@ -13,8 +13,8 @@ from api.schemas.model import Answer, Body, Controls, Name, NotNull, Text
 from api.schemas.pages import Page
 from db.ids import FileId, MessageId, PersonaId
 from db.records import RunRecord, RunState, RunTraceRecord
-from db.stores.runs import WhenBusy
-from services.chat import Send
+from db.stores.accepting import WhenBusy
+from services.inbox import Send
 from services.prompt.archive import RECIPE, Rendering
 from services.prompt.prefix import Prefix
 from services.questions import Regenerate

@@ -8,8 +8,8 @@ from db.ids import MessageId, SessionId, SummaryId
 from db.pool import Database
 from db.records import ContextItemRecord, ContextMessage, ContextSummaryRecord, SummaryKind
 from db.stores.events import NewEvent
+from db.stores.leases import Claimed
 from db.stores.rows import records
-from db.stores.runs import Claimed
 
 if TYPE_CHECKING:
     from asyncpg import Record

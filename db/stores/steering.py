@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from db.ids import MessageId
 from db.pool import Database
 from db.records import ContextItemRecord
+from db.stores.leases import Claimed
 from db.stores.rows import records
-from db.stores.runs import Claimed
 
 if TYPE_CHECKING:
     from db.pool import PooledConnection

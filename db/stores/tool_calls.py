@@ -10,8 +10,8 @@ from typing import Any, Literal
 from db.ids import RunId, SessionId, UserId
 from db.pool import Database
 from db.records import CallState, ToolCallRecord
+from db.stores.leases import Claimed
 from db.stores.rows import record_or_none, records
-from db.stores.runs import Claimed
 
 Decision = Literal["approved", "rejected"]
 

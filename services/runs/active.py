@@ -9,7 +9,7 @@ from typing import Any
 
 from db.ids import MessageId
 from db.records import RunRecord
-from db.stores.runs import Claimed
+from db.stores.leases import Claimed
 from services.agent.types import Usage, total
 from services.errors import ReplyTooLong
 from services.runs.clock import RunClock

@@ -14,8 +14,9 @@ from db.ids import ReplicaId, RunId, SessionId, UserId
 from db.pool import Database
 from db.records import RunRecord
 from db.stores.events import EventStore
+from db.stores.leases import Claimed, LeaseStore
 from db.stores.replicas import ReplicaStore
-from db.stores.runs import Claimed, Ended, Ending, RunStore
+from db.stores.runs import Ended, Ending, RunStore
 from services.runs.active import ActiveRun
 from services.runs.afterwork import Afterwork
 from services.runs.draft import Draft
@@ -53,6 +54,7 @@ class RunEngine:
         *,
         database: Database,
         runs: RunStore,
+        leases: LeaseStore,
         events: EventStore,
         replicas: ReplicaStore,
         journal: Journal,
@@ -67,6 +69,7 @@ class RunEngine:
         self.replica_id = replica_id
         self._database = database
         self._runs = runs
+        self._leases = leases
         self._events = events
         self._replicas = replicas
         self._journal = journal
@@ -228,7 +231,7 @@ class RunEngine:
             return
         await asyncio.wait(tasks, timeout=self._lease)
         try:
-            await self._runs.give_back([run.claimed for run in paused])
+            await self._leases.give_back([run.claimed for run in paused])
         except DatabaseError:
             _log.debug("paused runs are left until their leases run out", exc_info=True)
 
@@ -293,21 +296,21 @@ class RunEngine:
         claims = [run.claimed for run in self._active.values()]
         if not claims:
             return
-        for run_id in await self._runs.renew(self.replica_id, [claimed.run.session_id for claimed in claims]):
+        for run_id in await self._leases.renew(self.replica_id, [claimed.run.session_id for claimed in claims]):
             self._heard_interrupt(str(run_id))
         # A run that has something to write finds out by itself. One whose model is silent would wait for it on and on,
         # and be taken for the session's run by whoever wants to stop that.
-        for run_id in await self._runs.void(claims):
+        for run_id in await self._leases.void(claims):
             if run := self._active.get(run_id):
                 run.lose()
 
     async def _take_what_is_left(self, *, at_once: bool) -> None:
         while True:
             busy = [run.record.session_id for run in self._active.values()]
-            left = await self._runs.take_over(self.replica_id, besides=busy, limit=_TAKEN_AT_ONCE, at_once=at_once)
+            left = await self._leases.take_over(self.replica_id, besides=busy, limit=_TAKEN_AT_ONCE, at_once=at_once)
             for claimed in left:
                 self.launch(claimed, recover=True)
-            waiting = await self._runs.claim_waiting(self.replica_id, limit=_TAKEN_AT_ONCE)
+            waiting = await self._leases.claim_waiting(self.replica_id, limit=_TAKEN_AT_ONCE)
             for claimed in waiting:
                 self.launch(claimed)
             if len(left) < _TAKEN_AT_ONCE and len(waiting) < _TAKEN_AT_ONCE:

@@ -15,7 +15,7 @@ from typing import Protocol
 from db.errors import DatabaseError, DatabaseUnavailable, WriteConflict
 from db.ids import RunId, SessionId
 from db.stores.events import Batch, EventStore, NewEvent
-from db.stores.runs import Claimed
+from db.stores.leases import Claimed
 from services.runs.events import (
     Delta,
     Event,

@@ -14,7 +14,7 @@ from db.records import ModuleRecord, RunTraceRecord
 from db.stores.modules import ModuleStore
 from db.stores.personas import PersonaStore
 from db.stores.run_traces import RunTraceStore
-from services.chat import Send
+from services.inbox import Send
 from services.prompt.template import parse
 from services.runs.feed import Frame
 from services.scripts.analysis import analyse

@@ -4,7 +4,7 @@ import asyncpg
 import orjson
 
 from db.ids import LOCAL_OWNER
-from services.chat import Send
+from services.inbox import Send
 from tests.fakes.script import Hang, Text
 from tests.integration.prompt.conftest import Studio, events
 from tests.integration.runs.conftest import read_until

@@ -6,7 +6,7 @@ import time
 import orjson
 
 from db.ids import LOCAL_OWNER
-from services.chat import Send
+from services.inbox import Send
 from tests.fakes.openai_server import OpenAIFake
 from tests.integration.prompt.conftest import Studio, events, studio_with
 from tests.integration.runs.conftest import read_until

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from db.ids import LOCAL_OWNER
-from services.chat import Send
+from services.inbox import Send
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Hang, Status, Text, Wait
 from tests.integration.prompt.conftest import Studio, events, studio_with

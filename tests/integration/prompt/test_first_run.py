@@ -8,9 +8,9 @@ import pytest
 
 from api.assembly import Services
 from db.ids import LOCAL_OWNER, SessionId
-from services.chat import Send
 from services.first_run.content import MODULES
 from services.first_run.welcome import complete
+from services.inbox import Send
 from services.memories import MemoryService
 from services.modules import ModuleFilter
 from services.personas import PersonaFilter

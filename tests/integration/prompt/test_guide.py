@@ -13,7 +13,7 @@ from api.assembly import Services
 from api.guide import GUIDE, filled
 from db.ids import LOCAL_OWNER, SessionId
 from db.records import RunTraceRecord
-from services.chat import Send
+from services.inbox import Send
 from services.personas import PersonaFilter
 from services.prompt.triggers import Trigger
 from services.scripts.checker import ScriptChecker

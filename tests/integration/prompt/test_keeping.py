@@ -9,7 +9,7 @@ import pytest
 
 from db.ids import LOCAL_OWNER, ModuleId
 from db.pool import Database
-from services.chat import Send
+from services.inbox import Send
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Hang, Text
 from tests.integration.prompt.conftest import Studio, events

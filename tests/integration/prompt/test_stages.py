@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from db.ids import LOCAL_OWNER
-from services.chat import Send
 from services.errors import NotFound
+from services.inbox import Send
 from services.prompt.archive import Rendering
 from tests.fakes.script import Text, Wait
 from tests.integration.prompt.conftest import Studio, events

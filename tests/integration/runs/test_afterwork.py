@@ -15,8 +15,9 @@ from db.ids import LOCAL_OWNER, ReplicaId, RunId, SessionId, new_id
 from db.pool import Database
 from db.stores.events import NewEvent
 from db.stores.post_responses import PostClaim, PostResponseStore
-from services.chat import Attachment, Send
+from services.chat import Attachment
 from services.errors import NothingRunning
+from services.inbox import Send
 from services.runs.active import ActiveRun
 from services.runs.afterwork import PostWork
 from services.runs.events import StageUpdate

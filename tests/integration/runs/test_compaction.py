@@ -10,8 +10,9 @@ import pytest
 
 from api.assembly import Services
 from db.ids import LOCAL_OWNER, SessionId, new_id
-from services.chat import Attachment, Send
+from services.chat import Attachment
 from services.context.summaries import TAG
+from services.inbox import Send
 from services.runs.feed import Frame
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Cut, Finish, Hang, Status, Step, Text, Tokens, Wait

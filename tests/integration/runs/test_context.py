@@ -18,13 +18,13 @@ from services.agent.types import ChatMessage, ToolCall, ToolCallMessage, ToolRes
 from services.attachments import Attachments
 from services.calibrations import Calibrations
 from services.casting import Casting
-from services.chat import Send
 from services.compactor import Compactor, SummarySettings
 from services.context.items import BROKEN_OFF_NOTE, INTERRUPTED_NOTE, Item, encode
 from services.context.tokens import TokenCounter
 from services.conversation import RunConversation
 from services.conversations import ContextLimits, Conversations
 from services.errors import LeaseLost
+from services.inbox import Send
 from services.runs.active import ActiveRun
 from services.runs.feed import Feeds
 from services.runs.journal import Journal

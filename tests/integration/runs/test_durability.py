@@ -9,7 +9,7 @@ import pytest
 
 from api.assembly import Services
 from db.ids import LOCAL_OWNER, SessionId
-from services.chat import Send
+from services.inbox import Send
 from services.runs.feed import Frame
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Text, Wait

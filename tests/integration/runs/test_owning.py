@@ -10,8 +10,9 @@ from api.assembly import Services
 from db.ids import LOCAL_OWNER, ReplicaId, SessionId, new_id
 from db.pool import Database
 from db.stores.events import Batch, EventStore, NewEvent
-from db.stores.runs import Claimed, Ending, RunStore
-from services.chat import Send
+from db.stores.leases import Claimed, LeaseStore
+from db.stores.runs import Ending, RunStore
+from services.inbox import Send
 from services.runs.feed import JournalGone
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Hang, Text, Wait
@@ -95,6 +96,7 @@ async def test_a_sleeper_cannot_write_after_its_lease_was_taken(database_url: st
     database = await Database.connect(database_url, size=2)
     try:
         runs, events = RunStore(database, lease_seconds=0.001), EventStore(database)
+        leases = LeaseStore(database, lease_seconds=0.001)
         model.script(Hang())
         async with open_replica(database_url, model) as services:
             session_id = (await services.sessions.create(LOCAL_OWNER)).id
@@ -105,7 +107,7 @@ async def test_a_sleeper_cannot_write_after_its_lease_was_taken(database_url: st
             async with asyncio.timeout(5):
                 while not taken:  # the owner is awake and may renew in between
                     await _expire(database_url, session_id)
-                    taken = await runs.take_over(ReplicaId(new_id()), besides=[], limit=10)
+                    taken = await leases.take_over(ReplicaId(new_id()), besides=[], limit=10)
             assert [claimed.run.id for claimed in taken] == [sleeper.run.id]
 
             late = Batch(session_id, sleeper.run.id, sleeper.lease.fence, [NewEvent("text_delta", '{"delta":"late"}')])

@@ -10,8 +10,9 @@ import pytest
 
 from api.assembly import Services
 from db.ids import LOCAL_OWNER, SessionId
-from services.chat import Attachment, Send
+from services.chat import Attachment
 from services.errors import NothingRunning
+from services.inbox import Send
 from services.runs.feed import Frame
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Body, Hang, Status, Text, Thinking, Wait

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from db.ids import MessageId, ReplicaId, RunId, SessionId, UserId, new_id
 from db.records import RunRecord
-from db.stores.runs import Claimed, Lease
+from db.stores.leases import Claimed, Lease
 from services.runs import journal
 from services.runs.events import ContextUsage, Event, RefusalDelta, TextDelta, ThinkingDelta, ToolStart
 from services.runs.journal import RunLog, _Pending
