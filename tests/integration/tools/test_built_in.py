@@ -145,6 +145,20 @@ async def upload(bench: Bench, session_id: str, name: str, text: str) -> str:
     return answer.json()["id"]
 
 
+async def test_files_can_be_read_where_nobody_says_anything_of_tools(bench: Bench, model: StrictOpenAIFake) -> None:
+    off = {"ledger": {"enabled": False}}
+    for servers, names in (
+        (off, ["list_files", "read_file", "search_files", "read_tool_result"]),
+        (off | {BUILT_IN: {"enabled": False}}, []),
+        (off | {BUILT_IN: {"tools": {"read_file": "never", "search_history": "never"}}}, None),
+    ):
+        session_id, socket = await bench.socket(tools={"servers": servers})
+        await upload(bench, session_id, "note.txt", "The safe is behind the mirror.")
+        await socket.reply("Hello")
+        expected = ["list_files", "search_files", "read_tool_result"] if names is None else names
+        assert list(offered(model)) == expected
+
+
 async def test_files_are_offered_where_there_are_some_and_read_page_by_page(
     bench: Bench, model: StrictOpenAIFake
 ) -> None:
