@@ -41,25 +41,29 @@ from db.stores.steering import SteeringStore
 from db.stores.tool_calls import ToolCallStore
 from db.stores.transfer import TransferStore
 from db.stores.users import UserStore
-from services.attachments import Attachments
-from services.calibrations import Calibrations
 from services.casting import CastingOffice
 from services.chat import ChatLimits, ChatService
-from services.compactor import Compactor, SummarySettings
 from services.context.tokens import TokenCounter
 from services.contexts import ContextService
-from services.conversations import ContextLimits, Conversations
+from services.conversation.calibrations import Calibrations
+from services.conversation.compactor import Compactor, SummarySettings
+from services.conversation.opening import ContextLimits, Conversations
+from services.conversation.roomkeeper import Roomkeeper
 from services.documents.reader import DocumentReader, ReaderLimits
 from services.editing import MessageEditor
 from services.exporting import SessionExporter
-from services.files import FileService
+from services.files.attachments import Attachments
+from services.files.intake import FileLimits, Intake
+from services.files.readings import Readings
+from services.files.service import FileService
+from services.files.sweeper import Sweeper
+from services.files.vault import Vault
 from services.first_run.welcome import Welcome
 from services.forks import ForkService
 from services.health import HealthService
 from services.images import ImageLimits, ImageService
 from services.importing import SessionImporter
 from services.inbox import Inbox, InboxLimits
-from services.intake import FileLimits, Intake
 from services.library import LibraryService
 from services.mcp.pool import McpPool
 from services.memories import MemoryService
@@ -71,9 +75,7 @@ from services.prompt.lab import PromptLab
 from services.providers.base import ProviderTimeouts
 from services.providers.registry import Providers, ProviderSettings
 from services.questions import Questions
-from services.readings import Readings
 from services.replies import ReplyService
-from services.roomkeeper import Roomkeeper
 from services.runs.afterwork import Afterwork, Responder
 from services.runs.engine import RunEngine
 from services.runs.feed import Feeds
@@ -81,13 +83,11 @@ from services.runs.journal import Journal
 from services.scripts.checker import ScriptChecker
 from services.search import MessageSearch
 from services.sessions import SessionService
-from services.sweeper import Sweeper
 from services.templates import TemplateService
 from services.titles import Titles, TitleSettings
 from services.tools.approvals import ApprovalService
 from services.tools.decisions import Decisions
 from services.tools.toolbox import Toolbox
-from services.vault import Vault
 from websocket.manager import ConnectionManager, SocketLimits
 
 

@@ -16,7 +16,7 @@ from services.chat import ChatService
 from services.contexts import ContextService
 from services.editing import MessageEditor
 from services.exporting import SessionExporter
-from services.files import FileService
+from services.files.service import FileService
 from services.forks import ForkService
 from services.health import HealthService
 from services.images import ImageService

@@ -37,9 +37,9 @@ from services.errors import (
     UnknownControl,
     UnknownProvider,
 )
+from services.files.vault import FileTooLarge
 from services.images import ImageTooLarge
 from services.prompt.expansion import PromptTooLarge
-from services.vault import FileTooLarge
 
 _log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from db.pool import Database
 from db.stores.messages import MessageStore
 from db.stores.tool_calls import ToolCallStore
 from services.context.tokens import TokenCounter
-from services.conversations import Conversations
-from services.files import FileService
+from services.conversation.opening import Conversations
+from services.files.service import FileService
 from services.mcp.pool import McpPool
 from services.prompt.on_demand import OnDemand
 from services.tools.books import CallBooks

@@ -18,8 +18,8 @@ from services.agent.runner import Runner, RunnerResult
 from services.agent.types import total
 from services.casting import Casting, CastingOffice
 from services.context.tokens import TokenCounter
-from services.conversation import RunConversation
-from services.conversations import Conversations
+from services.conversation.opening import Conversations
+from services.conversation.running import RunConversation
 from services.ending import Outcome, in_our_words, last_events, usage_counts
 from services.errors import (
     NotFound,

@@ -8,16 +8,16 @@ from db.records import ContextSummaryRecord, SessionRecord
 from db.stores.context import ContextStore, Stretch
 from db.stores.runs import RunStore
 from db.stores.sessions import SessionStore
-from services.calibrations import Calibrations
 from services.casting import Casting, CastingOffice
-from services.compactor import Compaction, Compactor, Place
 from services.context.compaction import KEPT_BY_HAND
 from services.context.items import Group, groups_of
 from services.context.room import Room
 from services.context.summaries import summary_item
 from services.context.tokens import MESSAGE_OVERHEAD
 from services.context.window import DoesNotFit, Window, fit
-from services.conversations import ContextLimits
+from services.conversation.calibrations import Calibrations
+from services.conversation.compactor import Compaction, Compactor, Place
+from services.conversation.opening import ContextLimits
 from services.errors import Conflict, NotFound, SessionBusy
 
 

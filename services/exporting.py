@@ -14,7 +14,7 @@ from db.records import FileRecord, MessageRecord, SessionRecord
 from db.stores.messages import MessageStore, Snapshot
 from db.stores.transfer import TransferStore, WholeMessage
 from services.errors import NotFound
-from services.files import FileService
+from services.files.service import FileService
 
 FORMAT = "colloquy-session"
 VERSION = 1

@@ -5,7 +5,7 @@ from db.records import SessionRecord
 from db.stores.forks import ForkStore, NoSuchFork
 from db.stores.sessions import SessionStore
 from services.errors import NotFound
-from services.files import FileService
+from services.files.service import FileService
 
 
 class ForkService:

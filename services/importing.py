@@ -18,9 +18,9 @@ from db.stores.sessions import SessionStore
 from db.stores.transfer import NewMemory, NewMessage, NewSession, Result, Summary, TransferStore, Variable
 from services.context.items import Item, decode, said_in
 from services.context.tokens import TokenCounter
-from services.conversation import counted
+from services.conversation.running import counted
 from services.errors import ColloquyError, InvalidRequest
-from services.files import FileService
+from services.files.service import FileService
 from services.providers.controls import validate_controls
 from services.providers.registry import Providers
 

@@ -22,9 +22,9 @@ from db.stores.accepting import (
 from db.stores.events import NewEvent
 from db.stores.personas import PersonaStore
 from db.stores.runs import RunStore
-from services.attachments import Attachments
 from services.context.tokens import TokenCounter
 from services.errors import Conflict, InvalidRequest, NotFound, SessionBusy, ShuttingDown, TooManyRequests
+from services.files.attachments import Attachments
 from services.prompt.facts import mentions
 from services.providers.controls import validate_controls
 from services.providers.registry import Providers

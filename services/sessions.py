@@ -11,7 +11,7 @@ from db.stores.sessions import FirstMessage, NoSuchPersona, NotInSession, Sessio
 from services.chat import ChatService
 from services.context.tokens import TokenCounter
 from services.errors import Conflict, NotFound, StaleVersion
-from services.files import FileService
+from services.files.service import FileService
 from services.mcp.pool import McpPool
 from services.providers.controls import validate_controls
 from services.providers.registry import Providers

@@ -9,9 +9,9 @@ from pydantic import Field
 from api.schemas.model import Answer
 from db.records import ContextSummaryRecord, MessageRole
 from services.agent.types import ChatMessage, ModelMessage, ToolCallMessage, ToolResultMessage
-from services.compactor import Compaction
 from services.context.items import Group, Item
 from services.contexts import ContextView
+from services.conversation.compactor import Compaction
 
 _PREVIEW_CHARACTERS = 200
 

@@ -10,7 +10,7 @@ from api.schemas.model import Answer
 from api.schemas.pages import Page
 from db.records import FileRecord, TextState
 from services.documents.kinds import FileKind
-from services.files import TextSlice, kind_of_file
+from services.files.service import TextSlice, kind_of_file
 
 
 class File(Answer):

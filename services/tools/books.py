@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from db.records import ToolCallRecord
 from db.stores.tool_calls import ToolCallStore
 from services.agent.agent import Tool
-from services.conversations import Conversations
+from services.conversation.opening import Conversations
 from services.runs.active import ActiveRun
 from services.runs.draft import Draft
 from services.runs.events import RunEvent, ToolDone, ToolStart

@@ -4,7 +4,7 @@ from db.records import FileRecord
 from services.agent.agent import Answer, Tool
 from services.agent.types import ToolSpec
 from services.errors import NotFound
-from services.files import FileHit, FileService, NoText
+from services.files.service import FileHit, FileService, NoText
 from services.tools.arguments import ArgumentCheck
 from services.tools.results import ResultCutter
 from services.tools.scene import Offer, Scene, calling, schema

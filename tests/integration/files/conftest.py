@@ -13,10 +13,10 @@ from db.stores.file_texts import FileTextStore
 from db.stores.files import FileStore
 from services.context.tokens import TokenCounter
 from services.documents.reader import DocumentReader, ReaderLimits
-from services.files import FileService
-from services.intake import FileLimits, Intake
-from services.readings import Readings
-from services.vault import Vault
+from services.files.intake import FileLimits, Intake
+from services.files.readings import Readings
+from services.files.service import FileService
+from services.files.vault import Vault
 
 MIB = 1_048_576
 READER = ReaderLimits(

@@ -12,11 +12,11 @@ import pytest
 from db.ids import FileId, SessionId, UserId, new_id
 from services.context.tokens import TokenCounter
 from services.errors import Conflict, NotFound
-from services.files import NoText
-from services.intake import FileLimits
-from services.readings import Readings, passages
-from services.sweeper import Sweeper
-from services.vault import FileTooLarge, Vault
+from services.files.intake import FileLimits
+from services.files.readings import Readings, passages
+from services.files.service import NoText
+from services.files.sweeper import Sweeper
+from services.files.vault import FileTooLarge, Vault
 from tests.integration.files.conftest import Desk
 from tests.papers import docx, paragraph, picture
 from tests.service import local_settings, running_service

@@ -7,7 +7,7 @@ from PIL import Image
 
 from db.ids import FileId, SessionId, UserId, new_id
 from services.errors import NotFound
-from services.files import NoText, kind_of_file
+from services.files.service import NoText, kind_of_file
 from tests.integration.files.conftest import Desk
 from tests.papers import docx, paragraph, picture
 

@@ -15,15 +15,15 @@ from db.stores.context import ContextStore
 from db.stores.events import EventStore
 from db.stores.steering import SteeringStore
 from services.agent.types import ChatMessage, ToolCall, ToolCallMessage, ToolResultMessage
-from services.attachments import Attachments
-from services.calibrations import Calibrations
 from services.casting import Casting
-from services.compactor import Compactor, SummarySettings
 from services.context.items import BROKEN_OFF_NOTE, INTERRUPTED_NOTE, Item, encode
 from services.context.tokens import TokenCounter
-from services.conversation import RunConversation
-from services.conversations import ContextLimits, Conversations
+from services.conversation.calibrations import Calibrations
+from services.conversation.compactor import Compactor, SummarySettings
+from services.conversation.opening import ContextLimits, Conversations
+from services.conversation.running import RunConversation
 from services.errors import LeaseLost
+from services.files.attachments import Attachments
 from services.inbox import Send
 from services.runs.active import ActiveRun
 from services.runs.feed import Feeds

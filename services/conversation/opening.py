@@ -8,16 +8,16 @@ from db.ids import UserId
 from db.stores.context import ContextStore
 from db.stores.steering import SteeringStore
 from services.agent.types import ToolResultMessage, ToolSpec, total
-from services.attachments import Attachments
-from services.calibrations import Calibrations
 from services.casting import Casting
-from services.compactor import Compactor, Place
 from services.context.compaction import KEPT
 from services.context.items import decode, encode, said_in, unanswered
 from services.context.room import Room
 from services.context.tokens import MESSAGE_OVERHEAD, TokenCounter
 from services.context.tools import ToolCosts
-from services.conversation import RunConversation, counted
+from services.conversation.calibrations import Calibrations
+from services.conversation.compactor import Compactor, Place
+from services.conversation.running import RunConversation, counted
+from services.files.attachments import Attachments
 from services.runs.active import ActiveRun
 from services.runs.retry import until_answered
 

@@ -15,7 +15,7 @@ from services.context.items import WORDLESS, Item
 from services.context.pictures import picture_tokens
 from services.context.tokens import MESSAGE_OVERHEAD, TokenCounter
 from services.errors import NotFound
-from services.files import FileService, kind_of_file
+from services.files.service import FileService, kind_of_file
 
 _MOST_PICTURES = 20
 _MOST_PICTURE_BYTES = 8_388_608

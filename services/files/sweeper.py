@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from db.errors import DatabaseError
 from db.stores.files import FileStore
-from services.vault import Vault
+from services.files.vault import Vault
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from db.stores.file_texts import FileTextStore, ReadingDone
 from services.context.tokens import TokenCounter
 from services.documents.kinds import HEAD, Kind, kind_of
 from services.documents.reader import DocumentReader, NoText, Text, Unread
-from services.vault import Vault
+from services.files.vault import Vault
 
 _log = logging.getLogger(__name__)
 

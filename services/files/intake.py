@@ -10,9 +10,9 @@ from services.documents.kinds import Kind, kind_of
 from services.documents.names import clean_name
 from services.documents.reader import DocumentReader, Unread
 from services.errors import Conflict, InvalidRequest, NotFound
+from services.files.readings import WAIT
+from services.files.vault import Draft, Vault
 from services.images import UnusableImage
-from services.readings import WAIT
-from services.vault import Draft, Vault
 
 
 @dataclass(frozen=True, slots=True)

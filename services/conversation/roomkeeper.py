@@ -4,9 +4,9 @@ import logging
 
 from services.agent.types import Usage
 from services.casting import CastingOffice
-from services.compactor import Compactor, Place
 from services.context.compaction import KEPT
 from services.context.room import Room
+from services.conversation.compactor import Compactor, Place
 from services.errors import ColloquyError
 from services.runs.active import ActiveRun
 from services.runs.afterwork import PostWork

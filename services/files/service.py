@@ -12,9 +12,9 @@ from db.stores.file_texts import FileTextStore
 from db.stores.files import FileStore
 from services.documents.kinds import FileKind
 from services.errors import Conflict, NotFound
-from services.intake import Intake, no_session
-from services.readings import Readings
-from services.vault import Vault
+from services.files.intake import Intake, no_session
+from services.files.readings import Readings
+from services.files.vault import Vault
 
 _EXCERPT = 600
 

@@ -8,7 +8,6 @@ from db.stores.context import ContextStore, Stretch
 from db.stores.steering import SteeringStore
 from services.agent.runner import Given
 from services.agent.types import ModelMessage, ToolCall, ToolResultMessage, Usage
-from services.attachments import Attachments
 from services.context.items import (
     Group,
     Item,
@@ -26,6 +25,7 @@ from services.context.summaries import summary_item
 from services.context.tokens import MESSAGE_OVERHEAD, TokenCounter
 from services.context.window import DoesNotFit, Window, fit
 from services.errors import ContextTooLong, LeaseLost
+from services.files.attachments import Attachments
 from services.providers.text import clean_text
 from services.runs.active import ActiveRun
 from services.runs.events import ContextUsage, MessageTaken
