@@ -1,6 +1,7 @@
 """The provider that needs no key and no network, and never pretends to be a model."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -103,7 +104,16 @@ def _asked_for(request: ModelRequest) -> ToolCall | None:
     if not found:
         return None
     id = f"demo_call_{len(request.messages)}"
-    return ToolCall(id, clean_text(found["name"]), clean_text(found["arguments"].strip()) or "{}")
+    return ToolCall(id, clean_text(found["name"]), clean_text(_first_value(found["arguments"].strip())) or "{}")
+
+
+def _first_value(text: str) -> str:
+    """The JSON value with which the text begins, as files may stand behind it; all of it if that is none."""
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return text
+    return text[:end]
 
 
 def _last_said(request: ModelRequest) -> ChatMessage | None:

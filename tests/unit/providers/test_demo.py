@@ -52,7 +52,15 @@ async def test_it_calls_a_tool_when_told_to() -> None:
     assert events[-3:] == [ToolCall("demo_call_1", "add", '{"a": 1}'), events[-2], Finish("tool_calls")]
 
 
-@pytest.mark.parametrize(("text", "arguments"), [("/tool add", "{}"), ("/tool add {nonsense", "{nonsense")])
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ("/tool add", "{}"),
+        ("/tool add {nonsense", "{nonsense"),
+        ('/tool add {"a":\n 1}', '{"a":\n 1}'),
+        ('/tool add {"a": 1}\n\n[File "notes.txt": apples]', '{"a": 1}'),
+    ],
+)
 async def test_it_hands_on_the_arguments_as_they_were_written(text: str, arguments: str) -> None:
     events = await answer(provider(), ask(text, tools=(TOOL,)))
     assert [e.arguments for e in events if isinstance(e, ToolCall)] == [arguments]
