@@ -52,7 +52,9 @@ class Lines:
         try:
             await waiter
         finally:
-            loop.remove_reader(self._descriptor)
+            # Whoever is given up may find that somebody else waits already.
+            if self._waiter is waiter:
+                loop.remove_reader(self._descriptor)
         return not self._has_ended
 
 

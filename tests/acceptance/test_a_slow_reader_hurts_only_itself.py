@@ -155,4 +155,4 @@ async def test_whoever_reads_is_not_blamed_for_what_gathered_while_the_database_
             await client.until("assistant_end", run_id=run_id)
             assert client.end(run_id)["finish_reason"] == "stop"
             assert client.text(run_id) == "At first " + "".join(MUCH)
-    await assert_nothing_in_progress(database_url, model)
+        await assert_nothing_in_progress(database_url, model, service)
