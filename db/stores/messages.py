@@ -200,33 +200,6 @@ class MessageStore:
             )
         return record_or_none(MessageRecord, row)
 
-    async def newest_user_texts(self, session_id: SessionId, leaf: MessageId, *, count: int, steps: int) -> list[str]:
-        """What the user said last, newest first: up to `count` messages of the branch that ends with `leaf`.
-
-        Looks at no more than `steps` messages.
-        """
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(
-                """
-                WITH RECURSIVE path AS (
-                    SELECT id, parent_id, role, content, 1 AS depth FROM messages WHERE id = $2 AND session_id = $1
-                    UNION ALL
-                    SELECT m.id, m.parent_id, m.role, m.content, path.depth + 1
-                    FROM path
-                    CROSS JOIN LATERAL (
-                        SELECT * FROM messages WHERE id = path.parent_id AND session_id = $1 LIMIT 1
-                    ) m
-                    WHERE path.depth < $4
-                )
-                SELECT content FROM path WHERE role = 'user' ORDER BY depth LIMIT $3
-                """,
-                session_id,
-                leaf,
-                count,
-                steps,
-            )
-        return [row["content"] for row in rows]
-
     async def reply_of(self, run_id: RunId, question: MessageId) -> MessageId | None:
         """The reply that the run gave to its last user message, once it is stored."""
         async with self._database.connection() as connection:
