@@ -9,7 +9,7 @@ from db.ids import MessageId, PersonaId, SessionId, UserId
 from db.records import PersonaRecord, RunRecord
 from db.stores.personas import PersonaStore
 from db.stores.sessions import SessionStore
-from services.errors import NotFound, ProviderError
+from services.errors import NotFound, ProviderError, no_session
 from services.providers.base import Provider
 from services.providers.registry import Providers
 
@@ -89,7 +89,7 @@ class CastingOffice:
         """
         session = await self._sessions.get(session_id, owner_id) if session_id else None
         if session_id and session is None:
-            raise NotFound("There is no session with that id.", field="session_id")
+            raise no_session(field="session_id")
         persona_id = persona_id or (session.persona_id if session else None)
         persona = await self._personas.get(persona_id, owner_id) if persona_id else None
         if persona_id and persona is None:

@@ -24,6 +24,7 @@ from services.ending import Outcome, in_our_words, last_events, usage_counts
 from services.errors import (
     NotFound,
     NothingRunning,
+    no_session,
 )
 from services.inbox import Inbox, Send
 from services.prompt.composer import Composer, Prompt
@@ -316,7 +317,7 @@ class ChatService:
         async with self._feeds.reader(session_id) as reader:
             head = await self._events.head(session_id, owner_id)
             if head is None:
-                raise NotFound("There is no session with that id.")
+                raise no_session()
             live = head.last_seq if head.active_first_seq is None else head.active_first_seq - 1
             resync = _why_gone(after, epoch, self.epoch, head.last_seq, head.kept_after)
             position = live if after is None or resync else max(after, head.kept_after)

@@ -18,7 +18,7 @@ from services.context.window import DoesNotFit, Window, fit
 from services.conversation.calibrations import Calibrations
 from services.conversation.compactor import Compaction, Compactor, Place
 from services.conversation.opening import ContextLimits
-from services.errors import Conflict, NotFound, SessionBusy
+from services.errors import Conflict, SessionBusy, no_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class ContextService:
     async def _session(self, owner_id: UserId, session_id: SessionId) -> SessionRecord:
         session = await self._sessions.get(session_id, owner_id)
         if session is None:
-            raise NotFound("There is no session with that id.")
+            raise no_session()
         return session
 
     async def _room(self, session: SessionRecord) -> tuple[Casting, Room]:

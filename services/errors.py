@@ -49,6 +49,11 @@ class NotFound(CallerError):
     code = "not_found"
 
 
+def no_session(**details: Any) -> NotFound:
+    """There is no such session, or it is somebody else's."""
+    return NotFound("There is no session with that id.", **details)
+
+
 class Conflict(CallerError):
     """The request does not fit the present state."""
 

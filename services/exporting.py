@@ -13,7 +13,7 @@ from db.ids import MessageId, SessionId, UserId
 from db.records import FileRecord, MessageRecord, SessionRecord
 from db.stores.messages import MessageStore, Snapshot
 from db.stores.transfer import TransferStore, WholeMessage
-from services.errors import NotFound
+from services.errors import NotFound, no_session
 from services.files.service import FileService
 
 FORMAT = "colloquy-session"
@@ -59,7 +59,7 @@ class SessionExporter:
         """The session, as far as it is small. Raises `NotFound`."""
         found = await self._store.session(session_id, owner_id)
         if found is None:
-            raise NotFound("There is no session with that id.")
+            raise no_session()
         return Exported(*found)
 
     async def json(self, exported: Exported) -> AsyncGenerator[bytes, None]:

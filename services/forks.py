@@ -4,7 +4,7 @@ from db.ids import FileId, MessageId, SessionId, UserId, new_id
 from db.records import SessionRecord
 from db.stores.forks import ForkStore, NoSuchFork
 from db.stores.sessions import SessionStore
-from services.errors import NotFound
+from services.errors import NotFound, no_session
 from services.files.service import FileService
 
 
@@ -29,7 +29,7 @@ class ForkService:
             forked = await self._forks.fork(session_id, owner_id, fork_id, message_id=message_id, title=title)
         except NoSuchFork as error:
             if await self._sessions.get(session_id, owner_id) is None:
-                raise NotFound("There is no session with that id.") from error
+                raise no_session() from error
             raise NotFound("There is no message with that id in this session.", field="message_id") from error
         try:
             await self._copy_files(owner_id, session_id, fork_id)

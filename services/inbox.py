@@ -23,7 +23,7 @@ from db.stores.events import NewEvent
 from db.stores.personas import PersonaStore
 from db.stores.runs import RunStore
 from services.context.tokens import TokenCounter
-from services.errors import Conflict, InvalidRequest, NotFound, SessionBusy, ShuttingDown, TooManyRequests
+from services.errors import Conflict, InvalidRequest, NotFound, SessionBusy, ShuttingDown, TooManyRequests, no_session
 from services.files.attachments import Attachments
 from services.prompt.facts import mentions
 from services.providers.controls import validate_controls
@@ -168,7 +168,7 @@ class Inbox:
                 attempts=_ACCEPT_ATTEMPTS,
             )
         except NoSuchSession as error:
-            raise NotFound("There is no session with that id.") from error
+            raise no_session() from error
         except NoSuchMessage as error:
             raise no_message("replaces" if send.replaces else "message_id") from error
         except RunIsActive as error:

@@ -4,7 +4,7 @@ from db.ids import MemoryId, SessionId, UserId
 from db.records import MemoryRecord
 from db.stores.memories import MemoryStore
 from db.stores.sessions import SessionStore
-from services.errors import NotFound
+from services.errors import no_session
 
 
 class MemoryService:
@@ -37,4 +37,4 @@ class MemoryService:
 
     async def _find(self, owner_id: UserId, session_id: SessionId) -> None:
         if await self._sessions.get(session_id, owner_id) is None:
-            raise NotFound("There is no session with that id.")
+            raise no_session()

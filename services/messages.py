@@ -8,7 +8,7 @@ from db.ids import MessageId, SessionId, UserId
 from db.records import MessageRecord
 from db.stores.messages import MessageStore, Siblings, Snapshot
 from services.chat import ChatService
-from services.errors import NotFound
+from services.errors import NotFound, no_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class MessageService:
 
     async def _page(self, session_id: SessionId, snapshot: Snapshot | None) -> HistoryPage:
         if snapshot is None:
-            raise NotFound("There is no session with that id.")
+            raise no_session()
         siblings = await self._messages.siblings(session_id, [message.id for message in snapshot.messages])
         # What was deleted in between is not told of any more.
         messages = [message for message in snapshot.messages if message.id in siblings]

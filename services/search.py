@@ -9,7 +9,7 @@ from db.ids import MessageId, SessionId, UserId
 from db.records import MessageRole
 from db.stores.search import Filter, Found, SearchStore
 from db.stores.sessions import SessionStore
-from services.errors import InvalidRequest, NotFound
+from services.errors import InvalidRequest, no_session
 
 _TERMS = 20
 _SHORTEST_PREFIX = 2
@@ -83,7 +83,7 @@ class MessageSearch:
         if all(term.is_unwanted or term is OR for term in terms):
             raise InvalidRequest("Say what is to be found.", field="q")
         if session_id is not None and await self._sessions.get(session_id, owner_id) is None:
-            raise NotFound("There is no session with that id.", field="session_id")
+            raise no_session(field="session_id")
         where = Filter(session_id, role, before, limit + 1)
         async with self._places:
             found, sought = await self._found(owner_id, q.strip(), terms, where)

@@ -10,7 +10,7 @@ from db.stores.personas import PersonaStore
 from db.stores.sessions import FirstMessage, NoSuchPersona, NotInSession, SessionStore
 from services.chat import ChatService
 from services.context.tokens import TokenCounter
-from services.errors import Conflict, NotFound, StaleVersion
+from services.errors import Conflict, NotFound, StaleVersion, no_session
 from services.files.service import FileService
 from services.mcp.pool import McpPool
 from services.providers.controls import validate_controls
@@ -63,7 +63,7 @@ class SessionService:
         """One session. Raises `NotFound`."""
         session = await self._sessions.get(session_id, owner_id)
         if session is None:
-            raise NotFound("There is no session with that id.")
+            raise no_session()
         return session
 
     async def list(

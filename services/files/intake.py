@@ -9,7 +9,7 @@ from db.stores.files import FileStore, NewFile, TooManyBytes, TooManyFiles
 from services.documents.kinds import Kind, kind_of
 from services.documents.names import clean_name
 from services.documents.reader import DocumentReader, Unread
-from services.errors import Conflict, InvalidRequest, NotFound
+from services.errors import Conflict, InvalidRequest, no_session
 from services.files.readings import WAIT
 from services.files.vault import Draft, Vault
 from services.images import UnusableImage
@@ -113,8 +113,3 @@ class Intake:
     def _too_many_bytes(self) -> Conflict:
         limit = self._limits.bytes_per_user
         return Conflict(f"Your files have at most {limit} bytes together; there is no room for more.", limit=limit)
-
-
-def no_session() -> NotFound:
-    """There is no such session, or it is somebody else's."""
-    return NotFound("There is no session with that id.")

@@ -11,8 +11,8 @@ from db.records import FileRecord
 from db.stores.file_texts import FileTextStore
 from db.stores.files import FileStore
 from services.documents.kinds import FileKind
-from services.errors import Conflict, NotFound
-from services.files.intake import Intake, no_session
+from services.errors import Conflict, NotFound, no_session
+from services.files.intake import Intake
 from services.files.readings import Readings
 from services.files.vault import Vault
 

@@ -12,7 +12,7 @@ from db.stores.personas import PersonaStore
 from db.stores.run_traces import RunTraceStore
 from db.stores.runs import RunStore
 from db.stores.sessions import SessionStore
-from services.errors import NotFound
+from services.errors import NotFound, no_session
 from services.prompt.building import Contribution, build
 from services.prompt.planning import Lookup, Plan, plan
 from services.prompt.prefix import Prefix, compared
@@ -83,7 +83,7 @@ class PromptArchive:
         Raises `NotFound`.
         """
         if await self._sessions.get(session_id, owner_id) is None:
-            raise NotFound("There is no session with that id.")
+            raise no_session()
         found = await self._runs.page(session_id, owner_id, before=before, limit=limit + 1)
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
