@@ -11,7 +11,8 @@ from api.assembly import Services
 from api.errors import UnsupportedMediaType
 from api.settings import Settings
 from api.streams import EventStreams
-from db.ids import LOCAL_OWNER, UserId
+from db.ids import UserId
+from services.accounts.caller import LOCAL_CALLER, Caller
 from services.chat import ChatService
 from services.contexts import ContextService
 from services.editing import MessageEditor
@@ -44,8 +45,12 @@ def services_of(connection: HTTPConnection) -> Services:
     return connection.app.state.services
 
 
-def _current_user() -> UserId:
-    return LOCAL_OWNER
+def _caller() -> Caller:
+    return LOCAL_CALLER
+
+
+def _user(caller: Annotated[Caller, Depends(_caller)]) -> UserId:
+    return caller.user_id
 
 
 def _settings(connection: HTTPConnection) -> Settings:
@@ -156,7 +161,13 @@ def _streams(connection: HTTPConnection) -> EventStreams:
     return services_of(connection).streams
 
 
-CurrentUser = Annotated[UserId, Depends(_current_user)]
+CurrentCaller = Annotated[Caller, Depends(_caller)]
+CurrentUser = Annotated[UserId, Depends(_user)]
+"""Who asks: may `read` with GET, and `write` with anything else."""
+ChattingUser = Annotated[UserId, Depends(_user)]
+"""Who asks: may `chat`."""
+Administrator = Annotated[Caller, Depends(_caller)]
+"""Who asks: may `admin`."""
 CurrentSettings = Annotated[Settings, Depends(_settings)]
 Sockets = Annotated[ConnectionManager, Depends(_sockets)]
 Streams = Annotated[EventStreams, Depends(_streams)]

@@ -4,7 +4,7 @@ import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from api.settings import SandboxLimits
+from api.setting_groups import SandboxLimits
 from db.pool import Database
 from db.stores.memories import MemoryStore
 from db.stores.messages import MessageStore

@@ -15,7 +15,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PositiveInt,
     SecretStr,
@@ -25,6 +24,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from api.setting_groups import Context, Journal, Limits, SandboxLimits, SettingGroup, Timeouts, Titles
 
 OpenAIApi = Literal["chat_completions", "responses"]
 
@@ -54,183 +55,9 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 HttpAddress = Annotated[str, AfterValidator(_http_address)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)]
-
-
-class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Limits(_Group):
-    """How much is too much."""
-
-    frame_bytes: PositiveInt = 65_536
-    """The largest WebSocket message taken from a client."""
-    frames_per_minute: PositiveInt = 600
-    """Frames that one user may send in a minute, on all sockets together."""
-    connections_per_user: PositiveInt = 200
-    """Sockets that one user may have open."""
-    runs_per_user: PositiveInt = 100
-    """Replies of one user that may be in the making at once."""
-    queued_per_session: PositiveInt = 20
-    """Messages that may wait in a session for the reply before them."""
-    body_bytes: PositiveInt = 1_048_576
-    """The largest body of an HTTP request."""
-    import_bytes: PositiveInt = 16_777_216
-    """The largest document to be imported: personas and modules, or a session."""
-    image_bytes: PositiveInt = 5_242_880
-    """The largest picture to be uploaded, as a file."""
-    image_pixels: PositiveInt = 25_000_000
-    """The largest picture to be uploaded, unpacked."""
-    images_per_user: PositiveInt = 500
-    """Pictures that one user may keep."""
-    file_bytes: PositiveInt = 26_214_400
-    """The largest file to be uploaded into a session."""
-    files_per_session: PositiveInt = 200
-    """Files that one session may have."""
-    file_bytes_per_user: PositiveInt = 2_147_483_648
-    """Bytes that all files of one user may have."""
-    file_characters: PositiveInt = 1_000_000
-    """What is read of one document; the rest is left out."""
-    file_unpacked_bytes: PositiveInt = 104_857_600
-    """What may be unpacked of one document."""
-    reading_memory_mib: PositiveInt = 1024
-    """Memory of the process that reads a document or paints a picture."""
-    reading_at_once: PositiveInt = 2
-    """Such processes at once; further files wait."""
-    message_bytes: PositiveInt = 262_144
-    """The longest message of a user, in UTF-8."""
-    backlog_bytes: PositiveInt = 1_048_576
-    """What may wait for one slow reader before it is disconnected (nothing is lost: it reads on when it is back)."""
-    reply_bytes: PositiveInt = 4_194_304
-    """The longest reply, in UTF-8."""
-    max_turns: PositiveInt = 25
-    """Calls to the model within one reply; in the last of them it has to do without tools."""
-    tools_per_run: PositiveInt = 100
-    """Tools that a model is offered."""
-    tool_calls_at_once: PositiveInt = 8
-    """Calls of tools that one reply makes side by side; further ones wait."""
-    tool_calls_per_turn: PositiveInt = 50
-    """Calls that a model may ask for in one go; those beyond are not made."""
-    tool_calls_per_run: PositiveInt = 250
-    """Calls of one reply."""
-    tool_result_tokens: PositiveInt = 4_000
-    """What a model is given of a tool's result at once; the rest it can read on."""
-    tool_result_characters: PositiveInt = 262_144
-    """What is kept of a tool's result."""
-    pool_size: PositiveInt = 10
-    """Connections to PostgreSQL."""
-    tool_message_bytes: PositiveInt = 4_194_304
-    """The largest message taken from a tool server; an answer beyond it is a fault of the tool."""
-    tool_text_characters: PositiveInt = 1_048_576
-    """The longest text of a tool's answer; the rest is cut off."""
-    tool_calls_per_server: PositiveInt = 16
-    """Calls that one tool server is given at once; further ones wait."""
-    tool_server_copies: PositiveInt = 16
-    """Processes of tool servers that are kept for one user or session each, all together."""
-
-
-class Titles(_Group):
-    """What sessions are called that nobody has named."""
-
-    enabled: bool = True
-    """Name a session after its first reply."""
-    connection: str | None = None
-    """The model server that is asked for a title; with neither this nor a model, the first words are the title."""
-    model: str | None = None
-    """The model that is asked; a small one will do."""
-
-
-class Timeouts(_Group):
-    """How long is too long, in seconds."""
-
-    connect: Seconds = 10
-    """To reach a model server."""
-    first_token: Seconds = 120
-    """Until a model says its first word; loading a large local model counts."""
-    between_tokens: Seconds = 60
-    """Silence within a reply."""
-    run: Seconds = 1800
-    """A whole reply, tools included."""
-    reading: Seconds = 30
-    """For a document to be read or a picture to be painted."""
-    summary: Seconds = 60
-    """For a model to summarize older messages; after that they are left out without a summary."""
-    lease: Seconds = 8
-    """After this silence another process finishes what a dead one had begun."""
-    authenticate: Seconds = 10
-    """Until a new socket has said who it is."""
-    stall: Seconds = 5
-    """A socket that takes nothing for so long is cut."""
-    ping_interval: Seconds = 20
-    """Between two pings on a quiet socket."""
-    ping_timeout: Seconds = 15
-    """For the answer to a ping."""
-    drain: Seconds = 10
-    """For running replies to end when the service is stopped."""
-    approval: Seconds = 86_400
-    """For somebody to say whether a tool may be called; after that it is not."""
-    tool_call: Seconds = 60
-    """For a tool to answer, where the server's configuration says nothing else."""
-    tool_start: Seconds = 30
-    """For a tool server to start."""
-    tool_wait: Seconds = 5
-    """How long a message waits for tool servers that are starting; after that it does without them."""
-    tool_idle: Seconds = 600
-    """After which a tool server that is kept for one user or session is stopped."""
-
-
-class Journal(_Group):
-    """The log of events from which every reader reads."""
-
-    retention_hours: PositiveInt = 24
-    """How long a reader may be away and still continue where it stopped; the messages themselves are kept for good."""
-    pending_bytes: PositiveInt = 1_048_576
-    """What one reply may have waiting to be stored before its model is made to wait."""
-    durable: bool = True
-    """Wait for the disk at each commit. Without it, a power cut may take the last fractions of a second."""
-
-
-class Context(_Group):
-    """What the model is given of a long conversation."""
-
-    default_window: PositiveInt = 8192
-    """Tokens that a model is taken to hold if its server does not say."""
-    reply_tokens: PositiveInt = 1024
-    """Tokens kept free for the reply."""
-    compact_at: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """From which share of the window on (without the room for the reply) older messages are summarized."""
-    summary_connection: str | None = None
-    """Which model server summarizes; otherwise the one that answers."""
-    summary_model: str | None = None
-    """Which model summarizes; otherwise the one that answers, or the first of that server."""
-    file_tokens: PositiveInt = 1500
-    """Tokens of a document that a model is told at once when it comes with a message; all documents of a message share
-    twice that."""
-
-
-class SandboxLimits(_Group):
-    """What the script of a module may use up in one run."""
-
-    cpu_seconds: Seconds = 0.5
-    """Computing; waiting for a model is not counted."""
-    timeout_ms: PositiveInt = 2_000
-    """In all, for scripts that ask no model and whose module says nothing else."""
-    ai_timeout_ms: PositiveInt = 30_000
-    """The same for scripts that ask one."""
-    memory_mib: PositiveInt = 32
-    """Memory of the interpreter."""
-    recursion: PositiveInt = 200
-    """Calls within calls."""
-    host_calls: PositiveInt = 500
-    """Calls of ctx."""
-    workers: PositiveInt = 64
-    """Scripts that may run at once in all conversations together, not counting those that they run themselves."""
-    wait_ms: PositiveInt = 10_000
-    """How long further scripts wait for others to end; it is not counted as their own time."""
 
 
 class Settings(BaseSettings):
@@ -356,7 +183,7 @@ def setting_names() -> list[str]:
 def _leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
     for field_name, field in model.model_fields.items():
         name = (prefix + field_name).upper()
-        if isinstance(field.default, _Group):
+        if isinstance(field.default, SettingGroup):
             yield from _leaves(type(field.default), f"{name}__")
         else:
             yield name, field

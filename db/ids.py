@@ -15,6 +15,9 @@ ReplicaId = NewType("ReplicaId", UUID)
 MemoryId = NewType("MemoryId", UUID)
 SummaryId = NewType("SummaryId", UUID)
 FileId = NewType("FileId", UUID)
+SignInId = NewType("SignInId", UUID)
+ApiKeyId = NewType("ApiKeyId", UUID)
+InvitationId = NewType("InvitationId", UUID)
 
 LOCAL_OWNER = UserId(UUID("00000000-0000-7000-8000-000000000001"))
 """The one owner of a service without accounts."""

@@ -1,0 +1,1 @@
+"""Who somebody is, what shows it, and what it allows."""

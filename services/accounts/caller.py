@@ -1,0 +1,39 @@
+"""Who asks, by what right, and what that right allows."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+from uuid import UUID
+
+from db.ids import LOCAL_OWNER, UserId
+
+Scope = Literal["read", "write", "chat", "admin"]
+"""read: look at what is one's own. write: change it. chat: send messages, stop replies, decide about tools.
+admin: look after the service and its users."""
+
+ALL_SCOPES: Final = frozenset[Scope](("read", "write", "chat", "admin"))
+USER_SCOPES: Final = ALL_SCOPES - {"admin"}
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What somebody showed: a sign-in (behind access tokens and tickets) or an API key. It can be revoked."""
+
+    kind: Literal["sign_in", "api_key"]
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A user and what the credential at hand lets them do. Without accounts there is no credential."""
+
+    user_id: UserId
+    scopes: frozenset[Scope]
+    credential: Credential | None = None
+
+    def may(self, scope: Scope) -> bool:
+        """Whether the credential covers this."""
+        return scope in self.scopes
+
+
+LOCAL_CALLER: Final = Caller(LOCAL_OWNER, ALL_SCOPES)
+"""Whoever reaches a service without accounts: its owner."""
