@@ -162,10 +162,13 @@ def _streams(connection: HTTPConnection) -> EventStreams:
 
 
 CurrentCaller = Annotated[Caller, Depends(_caller)]
+"""As `CurrentUser`, with what they showed."""
 CurrentUser = Annotated[UserId, Depends(_user)]
 """Who asks: may `read` with GET, and `write` with anything else."""
 ChattingUser = Annotated[UserId, Depends(_user)]
 """Who asks: may `chat`."""
+ChattingCaller = Annotated[Caller, Depends(_caller)]
+"""As `ChattingUser`, with what they showed."""
 Administrator = Annotated[Caller, Depends(_caller)]
 """Who asks: may `admin`."""
 CurrentSettings = Annotated[Settings, Depends(_settings)]

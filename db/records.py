@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
+from uuid import UUID
 
 from db.ids import FileId, MemoryId, MessageId, ModuleId, PersonaId, RunId, SessionId, SummaryId, UserId
 
@@ -248,6 +249,8 @@ class RunRecord:
     """The run that took its message on, or was to."""
     context: dict[str, Any] | None = None
     """What filled the model's window, once that is known."""
+    credential_id: UUID | None = None
+    """The sign-in or API key through which it was asked for: it ends with that."""
 
 
 @dataclass(frozen=True, slots=True)

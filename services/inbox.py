@@ -55,6 +55,8 @@ class Send:
     """A message of the user that is there already and is answered once more: `contents` are what was said in it."""
     attachments: Sequence[FileId] = ()
     """Files of the session that come with the last of the turns."""
+    credential_id: UUID | None = None
+    """The sign-in or API key through which it is asked for: what comes of it ends with that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ class Inbox:
             _stored(send),
             send.replaces,
             send.answers,
+            send.credential_id,
         )
         at = timestamp()
 
@@ -230,6 +233,7 @@ def _once_more(wanted: Regenerate, question: Question) -> Send:
         wanted.model or question.model,
         {**question.controls, **wanted.controls},
         answers=question.message_id,
+        credential_id=wanted.credential_id,
     )
 
 

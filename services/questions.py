@@ -28,6 +28,8 @@ class Regenerate:
     connection: str | None = None
     model: str | None = None
     controls: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    credential_id: UUID | None = None
+    """The sign-in or API key through which it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)

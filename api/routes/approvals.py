@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path
 
-from api.dependencies import Approvals, CurrentUser, takes_json
+from api.dependencies import Approvals, ChattingUser, CurrentUser, takes_json
 from api.routes.responses import problems
 from api.schemas.tools import CallDecision, CallOfTool, WaitingCalls
 from db.ids import SessionId
@@ -25,7 +25,7 @@ async def decide_approval(
     session_id: UUID,
     tool_call_id: Annotated[str, Path(min_length=1, max_length=200)],
     body: CallDecision,
-    user: CurrentUser,
+    user: ChattingUser,
     approvals: Approvals,
 ) -> CallOfTool:
     """Let a call be made or not; 409 if it does not wait any more."""

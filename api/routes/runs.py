@@ -7,7 +7,18 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse
 from starlette.responses import StreamingResponse
 
-from api.dependencies import Archive, Chat, CurrentUser, Replies, Sessions, Streams, UntilSent, takes_json
+from api.dependencies import (
+    Archive,
+    Chat,
+    ChattingCaller,
+    ChattingUser,
+    CurrentUser,
+    Replies,
+    Sessions,
+    Streams,
+    UntilSent,
+    takes_json,
+)
 from api.routes.responses import Responses, problems
 from api.schemas.pages import Before, Limit, cursor_of, link_next
 from api.schemas.runs import (
@@ -23,6 +34,7 @@ from api.schemas.runs import (
 )
 from api.streams import resync_event
 from db.ids import RunId, SessionId
+from services.accounts.caller import Caller
 from services.inbox import Send
 from services.questions import Regenerate
 
@@ -44,7 +56,7 @@ async def send_message(
     session_id: UUID,
     body: MessageSend,
     request: Request,
-    user: CurrentUser,
+    caller: ChattingCaller,
     replies: Replies,
     streams: Streams,
     until_sent: UntilSent,
@@ -53,7 +65,7 @@ async def send_message(
 
     Going away does not stop the reply.
     """
-    return await _answer(request, replies, streams, until_sent, user, SessionId(session_id), body.to_send())
+    return await _answer(request, replies, streams, until_sent, caller, SessionId(session_id), body.to_send(caller))
 
 
 @router.post(
@@ -66,18 +78,20 @@ async def regenerate_reply(
     session_id: UUID,
     body: RegenerateRequest,
     request: Request,
-    user: CurrentUser,
+    caller: ChattingCaller,
     replies: Replies,
     streams: Streams,
     until_sent: UntilSent,
 ) -> ReplyAnswer | EventSourceResponse:
     """Get another reply beside an old one, which stays; otherwise as `sendMessage`."""
-    return await _answer(request, replies, streams, until_sent, user, SessionId(session_id), body.to_regenerate())
+    return await _answer(
+        request, replies, streams, until_sent, caller, SessionId(session_id), body.to_regenerate(caller)
+    )
 
 
 @router.post("/interrupt", status_code=202, operation_id="interruptRun", responses=problems(404, 409, changes=True))
 async def interrupt_run(
-    session_id: UUID, user: CurrentUser, sessions: Sessions, body: InterruptRequest | None = None
+    session_id: UUID, user: ChattingUser, sessions: Sessions, body: InterruptRequest | None = None
 ) -> InterruptAnswer:
     """Stop a run."""
     run_id = body and body.run_id and RunId(body.run_id)
@@ -138,13 +152,13 @@ async def _answer(
     replies: Replies,
     streams: Streams,
     until_sent: UntilSent,
-    user: CurrentUser,
+    caller: Caller,
     session_id: SessionId,
     send: Send | Regenerate,
 ) -> ReplyAnswer | EventSourceResponse:
     if not _wants_events(request):
-        return ReplyAnswer.of(await replies.ask(user, session_id, send))
-    _, frames = await until_sent.enter_async_context(replies.follow(user, session_id, send))
+        return ReplyAnswer.of(await replies.ask(caller.user_id, session_id, send))
+    _, frames = await until_sent.enter_async_context(replies.follow(caller.user_id, session_id, send))
     return streams.open(frames.next)
 
 

@@ -14,6 +14,7 @@ from api.schemas.pages import Page
 from db.ids import FileId, MessageId, PersonaId
 from db.records import RunRecord, RunState, RunTraceRecord
 from db.stores.accepting import WhenBusy
+from services.accounts.caller import Caller
 from services.inbox import Send
 from services.prompt.archive import RECIPE, Rendering
 from services.prompt.prefix import Prefix
@@ -61,7 +62,7 @@ class MessageSend(Body):
             raise ValueError("give either content or messages")
         return self
 
-    def to_send(self) -> Send:
+    def to_send(self, caller: Caller) -> Send:
         """The same in the words of the chat service."""
         contents = [turn.content for turn in self.messages] if self.messages else [self.content or ""]
         return Send(
@@ -74,6 +75,7 @@ class MessageSend(Body):
             controls=self.controls or {},
             attachments=[FileId(file_id) for file_id in self.attachments],
             replaces=self.replaces and MessageId(self.replaces),
+            credential_id=caller.credential_id,
         )
 
 
@@ -92,7 +94,7 @@ class RegenerateRequest(Body):
     model: Name | None = None
     controls: Controls | None = Field(None, description="Each goes before what was said of it then.")
 
-    def to_regenerate(self) -> Regenerate:
+    def to_regenerate(self, caller: Caller) -> Regenerate:
         """The same in the words of the chat service."""
         return Regenerate(
             MessageId(self.message_id),
@@ -102,6 +104,7 @@ class RegenerateRequest(Body):
             self.connection_id,
             self.model,
             self.controls or {},
+            caller.credential_id,
         )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
 
 from db.errors import DatabaseError, DuplicateName
 from db.ids import MessageId, ReplicaId, RunId, SessionId, UserId
@@ -69,6 +70,8 @@ class NewRun:
     request: dict[str, Any]
     replaces: MessageId | None = None
     answers: MessageId | None = None
+    credential_id: UUID | None = None
+    """Through which sign-in or API key it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +229,10 @@ class AcceptStore:
             )
             INSERT INTO runs
                 (id, session_id, owner_id, client_message_id, user_message_id, state, request, first_seq, started_at,
-                 handed_to)
+                 handed_to, credential_id)
             SELECT $2, $1, $13, $3, coalesce($15, ($4::uuid[])[cardinality($4::uuid[])]),
                    CASE WHEN $8 THEN 'queued' ELSE 'running' END, $7,
-                   head.last_seq, CASE WHEN $8 THEN NULL ELSE now() END, $16
+                   head.last_seq, CASE WHEN $8 THEN NULL ELSE now() END, $16, $22::uuid
             FROM head
             RETURNING *, (SELECT fence FROM head) AS fence
             """,
@@ -254,6 +257,7 @@ class AcceptStore:
             [message.id for message, _ in told],
             [item.body for _, item in told],
             [item.token_count for _, item in told],
+            new.credential_id,
         )
         return None if row is None else Claimed(record(RunRecord, row), Lease(replica_id, row["fence"]))
 

@@ -34,6 +34,11 @@ class Caller:
         """Whether the credential covers this."""
         return scope in self.scopes
 
+    @property
+    def credential_id(self) -> UUID | None:
+        """What is noted with whatever is begun through the credential, so that it can end with that."""
+        return None if self.credential is None else self.credential.id
+
 
 LOCAL_CALLER: Final = Caller(LOCAL_OWNER, ALL_SCOPES)
 """Whoever reaches a service without accounts: its owner."""
