@@ -16,6 +16,7 @@ from db.ids import LOCAL_OWNER, ReplicaId, new_id
 from db.migrate import read_migrations
 from db.pool import Database
 from db.stores.accepting import AcceptStore
+from db.stores.audit import AuditStore
 from db.stores.calibrations import CalibrationStore
 from db.stores.context import ContextStore
 from db.stores.editing import EditingStore
@@ -41,6 +42,7 @@ from db.stores.steering import SteeringStore
 from db.stores.tool_calls import ToolCallStore
 from db.stores.transfer import TransferStore
 from db.stores.users import UserStore
+from services.audit import AuditLog
 from services.casting import CastingOffice
 from services.chat import ChatLimits, ChatService
 from services.context.tokens import TokenCounter
@@ -96,6 +98,7 @@ class Services:
     """All that routes are given."""
 
     settings: Settings
+    audit: AuditLog
     chat: ChatService
     sessions: SessionService
     approvals: ApprovalService
@@ -136,6 +139,8 @@ async def open_services(
     database = await Database.connect(database_url, size=settings.limits.pool_size, durable=settings.journal.durable)
     stack.push_async_callback(database.close)
     await UserStore(database).ensure(LOCAL_OWNER, "You")
+    audit = AuditLog(AuditStore(database), retention_days=settings.audit_days)
+    await stack.enter_async_context(audit.running())
     providers = Providers(_provider_settings(settings))
     stack.push_async_callback(providers.aclose)
     tokens = TokenCounter()
@@ -152,8 +157,8 @@ async def open_services(
     modules = ModuleStore(database)
     templates = TemplateService(modules)
     images = ImageService(settings.data_dir / "images", _image_limits(settings))
-    module_service = ModuleService(modules, await stack.enter_async_context(ScriptChecker()))
-    persona_service = PersonaService(personas, modules, templates, images, providers)
+    module_service = ModuleService(modules, await stack.enter_async_context(ScriptChecker()), audit)
+    persona_service = PersonaService(personas, modules, templates, images, providers, audit)
     if settings.first_run_content:
         await Welcome(FirstRunStore(database)).greet(LOCAL_OWNER)
     feeds = Feeds(events)
@@ -163,7 +168,7 @@ async def open_services(
         lease_seconds=settings.timeouts.lease,
         pending_characters=settings.journal.pending_bytes,
     )
-    files = await _open_files(settings, database, tokens, stack)
+    files = await _open_files(settings, database, tokens, audit, stack)
     casting = CastingOffice(sessions, personas, providers)
     prompts = await open_prompts(database, providers, tokens, casting, settings.sandbox, stack)
     context = ContextStore(database)
@@ -233,17 +238,18 @@ async def open_services(
     )
     # The embedded database belongs to this process; any other may have further replicas at work on it.
     await stack.enter_async_context(engine.running(chat, is_alone=settings.database_url is None))
-    session_service = SessionService(sessions, personas, tokens, chat, journal, providers, files, pool)
+    session_service = SessionService(sessions, personas, tokens, chat, journal, providers, files, pool, audit)
     approvals = ApprovalService(ToolCallStore(database), session_service, decisions)
     return Services(
         settings=settings,
+        audit=audit,
         chat=chat,
         sessions=session_service,
         approvals=approvals,
         toolbox=tooling.toolbox,
         messages=MessageService(messages, chat),
         editor=MessageEditor(
-            EditingStore(database), messages, tokens, journal, message_bytes=settings.limits.message_bytes
+            EditingStore(database), messages, tokens, journal, audit, message_bytes=settings.limits.message_bytes
         ),
         contexts=ContextService(
             sessions=sessions,
@@ -256,7 +262,7 @@ async def open_services(
         ),
         forks=ForkService(ForkStore(database), sessions, files),
         exports=SessionExporter(
-            TransferStore(database), messages, files, inline_bytes=settings.limits.import_bytes // 4
+            TransferStore(database), messages, files, audit, inline_bytes=settings.limits.import_bytes // 4
         ),
         imports=SessionImporter(
             store=TransferStore(database),
@@ -266,6 +272,7 @@ async def open_services(
             files=files,
             tokens=tokens,
             providers=providers,
+            audit=audit,
         ),
         search=MessageSearch(SearchStore(database), sessions),
         personas=persona_service,
@@ -275,10 +282,10 @@ async def open_services(
         archive=PromptArchive(
             sessions=sessions, runs=runs, traces=RunTraceStore(database), modules=modules, personas=personas
         ),
-        memories=MemoryService(MemoryStore(database), sessions),
+        memories=MemoryService(MemoryStore(database), sessions, audit),
         images=images,
         files=files,
-        library=LibraryService(LibraryStore(database), module_service, persona_service, images, providers),
+        library=LibraryService(LibraryStore(database), module_service, persona_service, images, providers, audit),
         replies=ReplyService(chat, runs, messages),
         health=HealthService(
             SchemaStore(database), engine, providers, pool, prompts.sandbox, newest_migration=len(read_migrations())
@@ -293,7 +300,7 @@ async def open_services(
 
 
 async def _open_files(
-    settings: Settings, database: Database, tokens: TokenCounter, stack: AsyncExitStack
+    settings: Settings, database: Database, tokens: TokenCounter, audit: AuditLog, stack: AsyncExitStack
 ) -> FileService:
     store, texts = FileStore(database), FileTextStore(database)
     vault = Vault(settings.data_dir / "files" / str(await store.vault(new_id())))
@@ -301,7 +308,7 @@ async def _open_files(
     readings = Readings(texts, vault, reader, tokens, seconds=settings.timeouts.reading)
     await stack.enter_async_context(readings.running())
     await stack.enter_async_context(Sweeper(store, vault).running())
-    return FileService(store, texts, vault, Intake(store, vault, reader, _file_limits(settings)), readings)
+    return FileService(store, texts, vault, Intake(store, vault, reader, _file_limits(settings)), readings, audit)
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

@@ -13,6 +13,7 @@ from api.settings import Settings
 from api.streams import EventStreams
 from db.ids import UserId
 from services.accounts.caller import LOCAL_CALLER, Caller
+from services.audit import AuditLog
 from services.chat import ChatService
 from services.contexts import ContextService
 from services.editing import MessageEditor
@@ -157,6 +158,10 @@ def _toolbox(connection: HTTPConnection) -> Toolbox:
     return services_of(connection).toolbox
 
 
+def _audit(connection: HTTPConnection) -> AuditLog:
+    return services_of(connection).audit
+
+
 def _streams(connection: HTTPConnection) -> EventStreams:
     return services_of(connection).streams
 
@@ -171,6 +176,7 @@ ChattingCaller = Annotated[Caller, Depends(_caller)]
 """As `ChattingUser`, with what they showed."""
 Administrator = Annotated[Caller, Depends(_caller)]
 """Who asks: may `admin`."""
+Audit = Annotated[AuditLog, Depends(_audit)]
 CurrentSettings = Annotated[Settings, Depends(_settings)]
 Sockets = Annotated[ConnectionManager, Depends(_sockets)]
 Streams = Annotated[EventStreams, Depends(_streams)]

@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     """Further names under which browsers reach this service, separated by commas."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
     """How much to tell: debug, info, warning or error."""
+    audit_days: PositiveInt = 365
+    """How long entries of the audit log are kept, in days."""
     first_run_content: bool = True
     """Give an owner who has made nothing yet a persona with some modules to look at. It happens once."""
     mcp_config: Path | None = None

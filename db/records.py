@@ -297,3 +297,21 @@ class JournalHead:
     kept_after: int
     active_run_id: RunId | None
     active_first_seq: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One thing that was done or refused. `user_id` is None where nobody was known; what it names may be gone."""
+
+    id: UUID
+    at: datetime
+    user_id: UserId | None
+    credential_kind: str | None
+    credential_id: UUID | None
+    action: str
+    subject_kind: str
+    subject_id: str | None
+    outcome: str
+    address: str | None
+    request_id: str | None
+    details: dict[str, Any]

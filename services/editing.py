@@ -8,6 +8,7 @@ from db.records import MessageRecord, MessageRole
 from db.stores.editing import Changed, EditingStore, MessageInUse, NewMessage, NoSuchMessage, NoSuchParent
 from db.stores.events import NewEvent
 from db.stores.messages import MessageStore, Siblings
+from services.audit import AuditLog
 from services.context.tokens import TokenCounter
 from services.errors import InvalidRequest, NotFound, SessionBusy
 from services.runs.events import SessionUpdated, encode, timestamp
@@ -25,6 +26,7 @@ class MessageEditor:
         messages: MessageStore,
         tokens: TokenCounter,
         journal: Journal,
+        audit: AuditLog,
         *,
         message_bytes: int,
     ) -> None:
@@ -32,6 +34,7 @@ class MessageEditor:
         self._messages = messages
         self._tokens = tokens
         self._journal = journal
+        self._audit = audit
         self._message_bytes = message_bytes
 
     async def add(
@@ -78,6 +81,7 @@ class MessageEditor:
         """Delete a message; what followed it follows the one before it. Raises `NotFound`, `SessionBusy`."""
         announce = _Announcement(message_id, "deleted")
         self._shown(await _translated(self._store.delete(message_id, owner_id, announce)), announce)
+        await self._audit.note(owner_id, "message.delete", message_id)
 
     def _checked(self, content: str) -> str:
         if not content.strip():

@@ -13,6 +13,7 @@ from db.ids import MessageId, SessionId, UserId
 from db.records import FileRecord, MessageRecord, SessionRecord
 from db.stores.messages import MessageStore, Snapshot
 from db.stores.transfer import TransferStore, WholeMessage
+from services.audit import AuditLog
 from services.errors import NotFound, no_session
 from services.files.service import FileService
 
@@ -49,10 +50,13 @@ class Exported:
 class SessionExporter:
     """Writes sessions out, piece by piece: neither a long one nor a slow reader costs memory or a connection."""
 
-    def __init__(self, store: TransferStore, messages: MessageStore, files: FileService, *, inline_bytes: int) -> None:
+    def __init__(
+        self, store: TransferStore, messages: MessageStore, files: FileService, audit: AuditLog, *, inline_bytes: int
+    ) -> None:
         self._store = store
         self._messages = messages
         self._files = files
+        self._audit = audit
         self._inline_bytes = inline_bytes
 
     async def open(self, owner_id: UserId, session_id: SessionId) -> Exported:
@@ -60,6 +64,7 @@ class SessionExporter:
         found = await self._store.session(session_id, owner_id)
         if found is None:
             raise no_session()
+        await self._audit.note(owner_id, "session.export", session_id)
         return Exported(*found)
 
     async def json(self, exported: Exported) -> AsyncGenerator[bytes, None]:

@@ -16,6 +16,7 @@ from db.stores.forks import ForkStore
 from db.stores.modules import ModuleStore
 from db.stores.sessions import SessionStore
 from db.stores.transfer import NewMemory, NewMessage, NewSession, Result, Summary, TransferStore, Variable
+from services.audit import AuditLog
 from services.context.items import Item, decode, said_in
 from services.context.tokens import TokenCounter
 from services.conversation.running import counted
@@ -85,6 +86,7 @@ class SessionImporter:
         files: FileService,
         tokens: TokenCounter,
         providers: Providers,
+        audit: AuditLog,
     ) -> None:
         self._store = store
         self._sessions = sessions
@@ -93,6 +95,7 @@ class SessionImporter:
         self._files = files
         self._tokens = tokens
         self._providers = providers
+        self._audit = audit
 
     async def put(self, owner_id: UserId, document: Document) -> ImportedSession:
         """Store a session as it was, under new ids; all of it or nothing.
@@ -113,6 +116,7 @@ class SessionImporter:
             async with self._files.going_with(owner_id, session.id):
                 await self._sessions.delete(session.id, owner_id, version=None)
             raise
+        await self._audit.note(owner_id, "session.import", session.id, messages=len(document.messages))
         return ImportedSession(session, warnings)
 
     async def _session(self, owner_id: UserId, document: Document) -> tuple[NewSession, list[str]]:

@@ -11,6 +11,7 @@ from db.errors import DuplicateName
 from db.ids import UserId
 from db.stores.library import Library, LibraryStore, NewPersona, Written
 from db.stores.personas import NoSuchModule
+from services.audit import AuditLog
 from services.errors import CallerError, Conflict, InvalidRequest, NotFound
 from services.images import ImageService, Painted
 from services.modules import ModuleService
@@ -57,12 +58,14 @@ class LibraryService:
         personas: PersonaService,
         images: ImageService,
         providers: Providers,
+        audit: AuditLog,
     ) -> None:
         self._library = library
         self._modules = modules
         self._personas = personas
         self._images = images
         self._providers = providers
+        self._audit = audit
 
     async def export(self, owner_id: UserId) -> Export:
         """Everything of the owner, as of one moment."""
@@ -72,6 +75,8 @@ class LibraryService:
             picture = await self._images.read(owner_id, path)
             if picture is not None:
                 images[path] = picture
+        modules, personas = len(library.modules), len(library.personas)
+        await self._audit.note(owner_id, "library.export", modules=modules, personas=personas)
         return Export(library, images)
 
     async def put(self, owner_id: UserId, file: Import) -> ImportReport:
@@ -95,6 +100,7 @@ class LibraryService:
             ) from missing
         except DuplicateName as taken:
             raise Conflict("Somebody else made one of these at the same time: try again.") from taken
+        await self._audit.note(owner_id, "library.import", modules=len(modules), personas=len(personas))
         return ImportReport(written, self._warnings(file))
 
     async def _module(self, position: int, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,15 +4,17 @@ from db.ids import MemoryId, SessionId, UserId
 from db.records import MemoryRecord
 from db.stores.memories import MemoryStore
 from db.stores.sessions import SessionStore
+from services.audit import AuditLog
 from services.errors import no_session
 
 
 class MemoryService:
     """Reads and clears the memories of an owner's sessions."""
 
-    def __init__(self, memories: MemoryStore, sessions: SessionStore) -> None:
+    def __init__(self, memories: MemoryStore, sessions: SessionStore, audit: AuditLog) -> None:
         self._memories = memories
         self._sessions = sessions
+        self._audit = audit
 
     async def list(
         self, owner_id: UserId, session_id: SessionId, *, before: MemoryId | None, limit: int
@@ -33,7 +35,8 @@ class MemoryService:
     async def clear(self, owner_id: UserId, session_id: SessionId) -> None:
         """Forget all memories of the session; what was said stays. Raises `NotFound` for the session."""
         await self._find(owner_id, session_id)
-        await self._memories.clear(session_id, owner_id)
+        count = await self._memories.clear(session_id, owner_id)
+        await self._audit.note(owner_id, "session.clear_memories", session_id, memories=count)
 
     async def _find(self, owner_id: UserId, session_id: SessionId) -> None:
         if await self._sessions.get(session_id, owner_id) is None:

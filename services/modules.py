@@ -9,6 +9,7 @@ from db.errors import DuplicateName
 from db.ids import ModuleId, UserId, new_id
 from db.records import ModuleRecord
 from db.stores.modules import ModuleStore, ModuleUsed
+from services.audit import AuditLog
 from services.errors import Conflict, InvalidRequest, NotFound, StaleVersion
 from services.prompt.template import parse
 from services.prompt.triggers import Trigger
@@ -60,9 +61,10 @@ class ScriptAnalysis:
 class ModuleService:
     """Keeps the modules of an owner."""
 
-    def __init__(self, modules: ModuleStore, checker: ScriptChecker) -> None:
+    def __init__(self, modules: ModuleStore, checker: ScriptChecker, audit: AuditLog) -> None:
         self._modules = modules
         self._checker = checker
+        self._audit = audit
 
     async def create(self, owner_id: UserId, fields: Mapping[str, Any]) -> ModuleRecord:
         """Store a module made of the record's own fields, `name` at least.
@@ -130,6 +132,7 @@ class ModuleService:
             ) from used
         if not deleted:
             raise StaleVersion(version=(await self.get(owner_id, module_id)).version)
+        await self._audit.note(owner_id, "module.delete", module_id)
 
     async def analyse(self, script: str) -> ScriptAnalysis:
         """What the script will do, and what is wrong with it; it is not run."""

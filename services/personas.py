@@ -12,6 +12,7 @@ from db.ids import ModuleId, PersonaId, UserId, new_id
 from db.records import PersonaRecord
 from db.stores.modules import ModuleStore
 from db.stores.personas import NoSuchModule, PersonaStore
+from services.audit import AuditLog
 from services.errors import Conflict, InvalidRequest, NotFound, StaleVersion
 from services.images import ImageService
 from services.prompt.planning import Validation
@@ -68,12 +69,14 @@ class PersonaService:
         templates: TemplateService,
         images: ImageService,
         providers: Providers,
+        audit: AuditLog,
     ) -> None:
         self._personas = personas
         self._modules = modules
         self._templates = templates
         self._images = images
         self._providers = providers
+        self._audit = audit
 
     async def create(self, owner_id: UserId, fields: Mapping[str, Any]) -> ReviewedPersona:
         """Store a persona made of the record's own fields, `name` at least; `modules` are ids or names, in order.
@@ -135,6 +138,7 @@ class PersonaService:
         """Delete a persona; its sessions stay. Raises `NotFound`, `StaleVersion`."""
         if not await self._personas.delete(persona_id, owner_id, version=version):
             await self._missing(owner_id, persona_id)
+        await self._audit.note(owner_id, "persona.delete", persona_id)
 
     async def checked(self, owner_id: UserId, fields: Mapping[str, Any]) -> dict[str, Any]:
         """`fields` as they can be stored. Raises what `create` raises but `Conflict`."""

@@ -8,6 +8,7 @@ from db.records import SessionRecord
 from db.stores.events import NewEvent
 from db.stores.personas import PersonaStore
 from db.stores.sessions import FirstMessage, NoSuchPersona, NotInSession, SessionStore
+from services.audit import AuditLog
 from services.chat import ChatService
 from services.context.tokens import TokenCounter
 from services.errors import Conflict, NotFound, StaleVersion, no_session
@@ -32,6 +33,7 @@ class SessionService:
         providers: Providers,
         files: FileService,
         tool_servers: McpPool,
+        audit: AuditLog,
     ) -> None:
         self._sessions = sessions
         self._personas = personas
@@ -41,6 +43,7 @@ class SessionService:
         self._providers = providers
         self._files = files
         self._tool_servers = tool_servers
+        self._audit = audit
 
     async def create(self, owner_id: UserId, **fields: Any) -> SessionRecord:
         """Begin a session; what its persona says first is its first message.
@@ -112,6 +115,7 @@ class SessionService:
                 await self._unchanged(owner_id, session_id, version)
         self._journal.end(session_id)
         await self._tool_servers.end_session(session_id)
+        await self._audit.note(owner_id, "session.delete", session_id)
 
     async def interrupt(self, owner_id: UserId, session_id: SessionId, run_id: RunId | None) -> RunId:
         """Stop a run of the session, the active one if none is named. Raises `NotFound`, `NothingRunning`."""

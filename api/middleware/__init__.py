@@ -12,6 +12,7 @@ from api.middleware.hosts import TrustedHosts
 from api.middleware.origins import OwnOrigins
 from api.middleware.request_id import RequestId
 from api.middleware.security_headers import SecurityHeaders
+from api.middleware.surroundings import Surroundings
 from api.settings import Settings
 
 _SENT = ["content-type", "if-match", "idempotency-key", "last-event-id", "x-request-id"]
@@ -23,6 +24,7 @@ def add_middleware(app: FastAPI, settings: Settings) -> None:
     """Put all of it around the routes."""
     layers = [
         Middleware(RequestId),
+        Middleware(Surroundings),
         Middleware(SecurityHeaders),
         Middleware(Failures),
         Middleware(TrustedHosts, names=(settings.host, *settings.trusted_hosts)),

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from api.routes import (
     approvals,
+    audit,
     context,
     documents,
     files,
@@ -36,5 +37,6 @@ routers: tuple[APIRouter, ...] = (
     messages.router,
     runs.router,
     service.router,
+    audit.router,
     documents.router,
 )

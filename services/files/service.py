@@ -10,6 +10,7 @@ from db.ids import FileId, SessionId, UserId, new_id
 from db.records import FileRecord
 from db.stores.file_texts import FileTextStore
 from db.stores.files import FileStore
+from services.audit import AuditLog
 from services.documents.kinds import FileKind
 from services.errors import Conflict, NotFound, no_session
 from services.files.intake import Intake
@@ -62,13 +63,20 @@ class FileService:
     """Keeps the files of an owner's sessions."""
 
     def __init__(
-        self, files: FileStore, texts: FileTextStore, vault: Vault, intake: Intake, readings: Readings
+        self,
+        files: FileStore,
+        texts: FileTextStore,
+        vault: Vault,
+        intake: Intake,
+        readings: Readings,
+        audit: AuditLog,
     ) -> None:
         self._files = files
         self._texts = texts
         self._vault = vault
         self._intake = intake
         self._readings = readings
+        self._audit = audit
 
     # --- for people ------------------------------------------------------------------------------------------------
 
@@ -118,6 +126,7 @@ class FileService:
         if not await self._files.delete(file_id, session_id, owner_id):
             raise _no_file(file_id)
         await self._vault.remove(file_id)
+        await self._audit.note(owner_id, "file.delete", file_id, session=session_id)
 
     async def copy(self, owner_id: UserId, file_id: FileId, *, source: SessionId, target: SessionId) -> FileRecord:
         """Put the file of one session into another, too; limits do not matter. Raises `NotFound`."""

@@ -9,8 +9,10 @@ import pytest
 from db.ids import SessionId, UserId, new_id
 from db.pool import Database
 from db.records import FileRecord
+from db.stores.audit import AuditStore
 from db.stores.file_texts import FileTextStore
 from db.stores.files import FileStore
+from services.audit import AuditLog
 from services.context.tokens import TokenCounter
 from services.documents.reader import DocumentReader, ReaderLimits
 from services.files.intake import FileLimits, Intake
@@ -49,7 +51,7 @@ class Desk:
     def with_limits(self, limits: FileLimits) -> FileService:
         """The same files under other limits."""
         intake = Intake(self.store, self.vault, self.reader, limits)
-        return FileService(self.store, self.texts, self.vault, intake, self.readings)
+        return FileService(self.store, self.texts, self.vault, intake, self.readings, unread(self.database))
 
     async def put(self, data: bytes, name: str = "x.txt") -> FileRecord:
         """Upload a file."""
@@ -63,6 +65,11 @@ class Desk:
     async def another_session(self) -> SessionId:
         """A further session of the owner."""
         return await _session(self.database, self.owner_id)
+
+
+def unread(database: Database) -> AuditLog:
+    """An audit log that nobody looks into here."""
+    return AuditLog(AuditStore(database), retention_days=1)
 
 
 async def _session(database: Database, owner_id: UserId) -> SessionId:
@@ -94,7 +101,7 @@ async def desk(database: Database, tmp_path: Path, reader: DocumentReader, token
         await connection.execute("insert into users (id, display_name) values ($1, 'Somebody')", owner_id)
     store, texts, vault = FileStore(database), FileTextStore(database), Vault(tmp_path / "files")
     readings = Readings(texts, vault, reader, tokens, seconds=20)
-    files = FileService(store, texts, vault, Intake(store, vault, reader, FILES), readings)
+    files = FileService(store, texts, vault, Intake(store, vault, reader, FILES), readings, unread(database))
     return Desk(owner_id, await _session(database, owner_id), database, store, texts, vault, reader, readings, files)
 
 
