@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from api.bookkeeping import Bookkeeping, open_bookkeeping
 from api.prompts import open_prompts
 from api.settings import Settings
 from api.streams import EventStreams
@@ -127,6 +128,7 @@ class Services:
     afterwork: Afterwork
     connections: ConnectionManager
     streams: EventStreams
+    bookkeeping: Bookkeeping
 
 
 async def open_services(
@@ -296,6 +298,7 @@ async def open_services(
         afterwork=afterwork,
         connections=ConnectionManager(chat, approvals, _socket_limits(settings)),
         streams=EventStreams(stall_seconds=settings.timeouts.stall),
+        bookkeeping=await open_bookkeeping(settings, database, replica_id, stack),
     )
 
 

@@ -21,6 +21,7 @@ from services.exporting import SessionExporter
 from services.files.service import FileService
 from services.forks import ForkService
 from services.health import HealthService
+from services.idempotency import Idempotency
 from services.images import ImageService
 from services.importing import SessionImporter
 from services.library import LibraryService
@@ -52,6 +53,10 @@ def _caller() -> Caller:
 
 def _user(caller: Annotated[Caller, Depends(_caller)]) -> UserId:
     return caller.user_id
+
+
+def _idempotency(connection: HTTPConnection) -> Idempotency:
+    return services_of(connection).bookkeeping.idempotency
 
 
 def _settings(connection: HTTPConnection) -> Settings:
@@ -177,6 +182,7 @@ ChattingCaller = Annotated[Caller, Depends(_caller)]
 Administrator = Annotated[Caller, Depends(_caller)]
 """Who asks: may `admin`."""
 Audit = Annotated[AuditLog, Depends(_audit)]
+Idempotent = Annotated[Idempotency, Depends(_idempotency)]
 CurrentSettings = Annotated[Settings, Depends(_settings)]
 Sockets = Annotated[ConnectionManager, Depends(_sockets)]
 Streams = Annotated[EventStreams, Depends(_streams)]

@@ -139,8 +139,8 @@ def problem_of(error: ColloquyError, connection: HTTPConnection) -> Response:
     details = dict(error.details)
     field = details.pop("field", None)
     errors = [] if field is None else [FieldProblem(pointer=_pointer_of(error, field), detail=error.message)]
-    retry_after = details.get("retry_after", _RETRY_AFTER)
-    headers = {"retry-after": str(round(retry_after) or 1)} if status in _WAITING else {}
+    retry_after = details.get("retry_after", _RETRY_AFTER if status in _WAITING else None)
+    headers = {} if retry_after is None else {"retry-after": str(round(retry_after) or 1)}
     return respond(
         connection,
         status,

@@ -9,15 +9,16 @@ from starlette.middleware.cors import CORSMiddleware
 from api.middleware.body_limit import BodyLimit
 from api.middleware.failures import Failures
 from api.middleware.hosts import TrustedHosts
+from api.middleware.not_modified import NotModified
 from api.middleware.origins import OwnOrigins
 from api.middleware.request_id import RequestId
 from api.middleware.security_headers import SecurityHeaders
 from api.middleware.surroundings import Surroundings
 from api.settings import Settings
 
-_SENT = ["content-type", "if-match", "idempotency-key", "last-event-id", "x-request-id"]
+_SENT = ["content-type", "if-match", "if-none-match", "idempotency-key", "last-event-id", "x-request-id"]
 _FORM_AROUND_A_FILE = 16_384
-_READ = ["etag", "link", "location", "retry-after", "x-request-id"]
+_READ = ["etag", "link", "location", "retry-after", "x-request-id", "idempotency-replayed"]
 
 
 def add_middleware(app: FastAPI, settings: Settings) -> None:
@@ -26,6 +27,7 @@ def add_middleware(app: FastAPI, settings: Settings) -> None:
         Middleware(RequestId),
         Middleware(Surroundings),
         Middleware(SecurityHeaders),
+        Middleware(NotModified),
         Middleware(Failures),
         Middleware(TrustedHosts, names=(settings.host, *settings.trusted_hosts)),
         *_cross_origin(settings.allowed_origins),

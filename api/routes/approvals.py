@@ -7,10 +7,16 @@ from fastapi import APIRouter, Depends, Path
 
 from api.dependencies import Approvals, ChattingUser, CurrentUser, takes_json
 from api.routes.responses import problems
+from api.routing import StrictRoute
 from api.schemas.tools import CallDecision, CallOfTool, WaitingCalls
 from db.ids import SessionId
 
-router = APIRouter(prefix="/api/sessions/{session_id}/approvals", tags=["sessions"], dependencies=[Depends(takes_json)])
+router = APIRouter(
+    prefix="/api/sessions/{session_id}/approvals",
+    tags=["sessions"],
+    route_class=StrictRoute,
+    dependencies=[Depends(takes_json)],
+)
 
 
 @router.get("", operation_id="listApprovals", responses=problems(404))

@@ -6,10 +6,13 @@ from fastapi import APIRouter, Depends
 
 from api.dependencies import Contexts, CurrentUser, takes_json
 from api.routes.responses import problems
+from api.routing import StrictRoute
 from api.schemas.context import Context, Summarized
 from db.ids import SessionId
 
-router = APIRouter(prefix="/api/sessions/{session_id}", tags=["sessions"], dependencies=[Depends(takes_json)])
+router = APIRouter(
+    prefix="/api/sessions/{session_id}", tags=["sessions"], route_class=StrictRoute, dependencies=[Depends(takes_json)]
+)
 
 
 @router.get("/context", operation_id="getContext", responses=problems(404))

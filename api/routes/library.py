@@ -4,9 +4,12 @@ from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import CurrentUser, Libraries, takes_json
 from api.routes.responses import problems
+from api.routing import Once, StrictRoute
 from api.schemas.library import Imported, LibraryFile
 
-router = APIRouter(prefix="/api/personas", tags=["personas"], dependencies=[Depends(takes_json)])
+router = APIRouter(
+    prefix="/api/personas", tags=["personas"], route_class=StrictRoute, dependencies=[Depends(takes_json)]
+)
 
 
 @router.get("/export", operation_id="exportPersonas", responses=problems(), response_model_exclude_unset=True)
@@ -16,7 +19,7 @@ async def export_personas(user: CurrentUser, libraries: Libraries, response: Res
     return LibraryFile.of(await libraries.export(user))
 
 
-@router.post("/import", operation_id="importPersonas", responses=problems(404, 409, changes=True))
+@router.post("/import", operation_id="importPersonas", responses=problems(404, 409, changes=True), dependencies=[Once])
 async def import_personas(body: LibraryFile, user: CurrentUser, libraries: Libraries) -> Imported:
     """Take over all of a file or nothing of it; what has the name of something that is there takes its place."""
     return Imported.of(await libraries.put(user, body.to_import()))

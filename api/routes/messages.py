@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from api.dependencies import CurrentUser, Editor, Messages, Search, takes_json
 from api.routes.responses import problems
+from api.routing import Once, StrictRoute
 from api.schemas.messages import History, Message, MessageCreate, MessageUpdate
 from api.schemas.model import Text
 from api.schemas.pages import Before, Limit, cursor_of, link_next
@@ -15,7 +16,7 @@ from db.ids import MessageId, SessionId
 from db.records import MessageRole
 from services.errors import InvalidRequest
 
-router = APIRouter(tags=["messages"], dependencies=[Depends(takes_json)])
+router = APIRouter(tags=["messages"], route_class=StrictRoute, dependencies=[Depends(takes_json)])
 
 _QUERY = 'Words, "phrases", `or`, `-unwanted` ones, and `begin*` of words; the last word may be unfinished.'
 
@@ -79,7 +80,13 @@ async def get_message(message_id: UUID, user: CurrentUser, messages: Messages) -
     return Message.of(*await messages.get(user, MessageId(message_id)))
 
 
-@router.post("/api/messages", status_code=201, operation_id="addMessage", responses=problems(404, 409, changes=True))
+@router.post(
+    "/api/messages",
+    status_code=201,
+    operation_id="addMessage",
+    responses=problems(404, 409, changes=True),
+    dependencies=[Once],
+)
 async def add_message(body: MessageCreate, user: CurrentUser, editor: Editor, response: Response) -> Message:
     """Add a message that nobody is to answer: a note, or a part of a conversation from elsewhere."""
     message = Message.of(

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from api.dependencies import CurrentUser, ExpectedVersion, Lab, Modules, takes_json
 from api.routes.responses import problems
+from api.routing import Once, StrictRoute
 from api.schemas.lab import ScriptTrial, TriedScript
 from api.schemas.model import Text
 from api.schemas.modules import Functions, Module, ModuleCreate, ModulePage, ModuleUpdate, ScriptFindings, ScriptSource
@@ -16,10 +17,12 @@ from db.records import ExecutionContext, ModuleType
 from services.modules import ModuleFilter
 from services.scripts.api import plugin_functions
 
-router = APIRouter(prefix="/api/modules", tags=["modules"], dependencies=[Depends(takes_json)])
+router = APIRouter(prefix="/api/modules", tags=["modules"], route_class=StrictRoute, dependencies=[Depends(takes_json)])
 
 
-@router.post("", status_code=201, operation_id="createModule", responses=problems(409, changes=True))
+@router.post(
+    "", status_code=201, operation_id="createModule", responses=problems(409, changes=True), dependencies=[Once]
+)
 async def create_module(body: ModuleCreate, user: CurrentUser, modules: Modules, response: Response) -> Module:
     """Make a module. Its trigger and its script are checked."""
     module = Module.of(await modules.create(user, body.changes()))
@@ -65,7 +68,7 @@ async def test_script(body: ScriptTrial, user: CurrentUser, lab: Lab) -> TriedSc
     return TriedScript.of(await lab.try_script(body.script, body.content, body.scene(user), run_ai=body.run_ai))
 
 
-@router.get("/{module_id}", operation_id="getModule", responses=problems(404))
+@router.get("/{module_id}", operation_id="getModule", responses=problems(304, 404))
 async def get_module(module_id: UUID, user: CurrentUser, modules: Modules, response: Response) -> Module:
     """One module."""
     return _tagged(Module.of(await modules.get(user, ModuleId(module_id))), response)

@@ -7,16 +7,21 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from api.dependencies import CurrentUser, ExpectedVersion, Personas, takes_json
 from api.routes.responses import problems
+from api.routing import Once, StrictRoute
 from api.schemas.model import Text
 from api.schemas.pages import Before, Limit, cursor_of, link_next
 from api.schemas.personas import Mode, Persona, PersonaCopy, PersonaCreate, PersonaDetails, PersonaPage, PersonaUpdate
 from db.ids import PersonaId
 from services.personas import PersonaFilter
 
-router = APIRouter(prefix="/api/personas", tags=["personas"], dependencies=[Depends(takes_json)])
+router = APIRouter(
+    prefix="/api/personas", tags=["personas"], route_class=StrictRoute, dependencies=[Depends(takes_json)]
+)
 
 
-@router.post("", status_code=201, operation_id="createPersona", responses=problems(404, 409, changes=True))
+@router.post(
+    "", status_code=201, operation_id="createPersona", responses=problems(404, 409, changes=True), dependencies=[Once]
+)
 async def create_persona(
     body: PersonaCreate, user: CurrentUser, personas: Personas, response: Response
 ) -> PersonaDetails:
@@ -43,7 +48,7 @@ async def list_personas(
     return PersonaPage(items=[Persona.of(persona) for persona in found], next_cursor=cursor_of(following))
 
 
-@router.get("/{persona_id}", operation_id="getPersona", responses=problems(404))
+@router.get("/{persona_id}", operation_id="getPersona", responses=problems(304, 404))
 async def get_persona(persona_id: UUID, user: CurrentUser, personas: Personas, response: Response) -> PersonaDetails:
     """One persona."""
     return _tagged(PersonaDetails.reviewed(await personas.review(user, PersonaId(persona_id))), response)
@@ -69,6 +74,7 @@ async def update_persona(
     status_code=201,
     operation_id="duplicatePersona",
     responses=problems(404, 409, changes=True),
+    dependencies=[Once],
 )
 async def duplicate_persona(
     persona_id: UUID,

@@ -21,18 +21,20 @@ _MEANINGS = {
     503: "The service cannot do it just now; Retry-After says when to try again.",
     504: "It took too long.",
 }
+_NOT_MODIFIED: Responses = {304: {"description": "It is still what If-None-Match names."}}
 _ANY_REQUEST = (400, 422, 500, 503)
 _ANY_CHANGE = (403, 413, 415)
 
 
 def problems(*statuses: int, changes: bool = False) -> Responses:
     """The documentation of those problems and of the ones that every request can meet."""
-    wanted = sorted({*statuses, *_ANY_REQUEST, *(_ANY_CHANGE if changes else ())})
+    wanted = sorted({*statuses, *_ANY_REQUEST, *(_ANY_CHANGE if changes else ())} - {304})
     schema = {"$ref": "#/components/schemas/Problem"}
-    return {
+    described: Responses = {
         status: {
             "description": _MEANINGS.get(status, HTTPStatus(status).phrase),
             "content": {MEDIA_TYPE: {"schema": schema}},
         }
         for status in wanted
     }
+    return described | _NOT_MODIFIED if 304 in statuses else described

@@ -20,6 +20,7 @@ from api.dependencies import (
     takes_json,
 )
 from api.routes.responses import Responses, problems
+from api.routing import MessageKey, StrictRoute
 from api.schemas.pages import Before, Limit, cursor_of, link_next
 from api.schemas.runs import (
     InterruptAnswer,
@@ -38,7 +39,9 @@ from services.accounts.caller import Caller
 from services.inbox import Send
 from services.questions import Regenerate
 
-router = APIRouter(prefix="/api/sessions/{session_id}", tags=["runs"], dependencies=[Depends(takes_json)])
+router = APIRouter(
+    prefix="/api/sessions/{session_id}", tags=["runs"], route_class=StrictRoute, dependencies=[Depends(takes_json)]
+)
 
 _EVENTS = "Frames as on the session's socket, one JSON object in each event; the event's id is the frame's `seq`."
 _EVENT_STREAM = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ServerFrame"}}}
@@ -55,6 +58,7 @@ _STREAM: Responses = {200: {"description": _EVENTS, "content": _EVENT_STREAM}}
 async def send_message(
     session_id: UUID,
     body: MessageSend,
+    key: MessageKey,
     request: Request,
     caller: ChattingCaller,
     replies: Replies,
@@ -65,7 +69,9 @@ async def send_message(
 
     Going away does not stop the reply.
     """
-    return await _answer(request, replies, streams, until_sent, caller, SessionId(session_id), body.to_send(caller))
+    return await _answer(
+        request, replies, streams, until_sent, caller, SessionId(session_id), body.to_send(caller, key)
+    )
 
 
 @router.post(
@@ -77,6 +83,7 @@ async def send_message(
 async def regenerate_reply(
     session_id: UUID,
     body: RegenerateRequest,
+    key: MessageKey,
     request: Request,
     caller: ChattingCaller,
     replies: Replies,
@@ -85,7 +92,7 @@ async def regenerate_reply(
 ) -> ReplyAnswer | EventSourceResponse:
     """Get another reply beside an old one, which stays; otherwise as `sendMessage`."""
     return await _answer(
-        request, replies, streams, until_sent, caller, SessionId(session_id), body.to_regenerate(caller)
+        request, replies, streams, until_sent, caller, SessionId(session_id), body.to_regenerate(caller, key)
     )
 
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from api.dependencies import CurrentUser, ExpectedVersion, Forks, Sessions, takes_json
 from api.routes.responses import problems
+from api.routing import Once, StrictRoute
 from api.schemas.pages import Before, Limit, cursor_of, link_next
 from api.schemas.sessions import Session, SessionCreate, SessionFork, SessionPage, SessionUpdate
 from db.ids import MessageId, PersonaId, SessionId
@@ -17,9 +18,17 @@ def _door(noun: str) -> APIRouter:
     path = f"/api/{noun.lower()}s"
     id_name = f"{noun.lower()}_id"
     one = f"/{{{id_name}}}"
-    router = APIRouter(prefix=path, tags=[f"{noun.lower()}s"], dependencies=[Depends(takes_json)])
+    router = APIRouter(
+        prefix=path, tags=[f"{noun.lower()}s"], route_class=StrictRoute, dependencies=[Depends(takes_json)]
+    )
 
-    @router.post("", status_code=201, operation_id=f"create{noun}", responses=problems(404, changes=True))
+    @router.post(
+        "",
+        status_code=201,
+        operation_id=f"create{noun}",
+        responses=problems(404, 409, changes=True),
+        dependencies=[Once],
+    )
     async def create_session(
         user: CurrentUser, sessions: Sessions, response: Response, body: SessionCreate | None = None
     ) -> Session:
@@ -41,7 +50,7 @@ def _door(noun: str) -> APIRouter:
         """Chat threads, newest first."""
         return await _page(request, response, user, sessions, persona_id, before, limit)
 
-    @router.get(one, operation_id=f"get{noun}", responses=problems(404))
+    @router.get(one, operation_id=f"get{noun}", responses=problems(304, 404))
     async def get_session(
         session_id: Annotated[UUID, Path(alias=id_name)], user: CurrentUser, sessions: Sessions, response: Response
     ) -> Session:
@@ -62,7 +71,13 @@ def _door(noun: str) -> APIRouter:
         updated = await sessions.update(user, SessionId(session_id), body.changes(), version=version)
         return _tagged(Session.of(updated), response)
 
-    @router.post(f"{one}/fork", status_code=201, operation_id=f"fork{noun}", responses=problems(404, changes=True))
+    @router.post(
+        f"{one}/fork",
+        status_code=201,
+        operation_id=f"fork{noun}",
+        responses=problems(404, 409, changes=True),
+        dependencies=[Once],
+    )
     async def fork_session(
         session_id: Annotated[UUID, Path(alias=id_name)],
         user: CurrentUser,

@@ -6,13 +6,16 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from api.dependencies import CurrentUser, Lab, Templates, takes_json
 from api.routes.responses import problems
+from api.routing import StrictRoute
 from api.schemas.lab import ResolvedTemplate, TemplateTrial
 from api.schemas.model import Text
 from api.schemas.pages import Before, Limit, cursor_of, link_next
 from api.schemas.templates import AvailableModule, AvailableModules, TemplateFindings, TemplateSource
 from db.ids import ModuleId
 
-router = APIRouter(prefix="/api/templates", tags=["templates"], dependencies=[Depends(takes_json)])
+router = APIRouter(
+    prefix="/api/templates", tags=["templates"], route_class=StrictRoute, dependencies=[Depends(takes_json)]
+)
 
 
 @router.post("/validate", operation_id="validateTemplate", responses=problems(changes=True))

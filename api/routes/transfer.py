@@ -8,10 +8,13 @@ from starlette.responses import StreamingResponse
 
 from api.dependencies import CurrentUser, SessionExports, SessionImports, takes_json
 from api.routes.responses import Responses, problems
+from api.routing import Once, StrictRoute
 from api.schemas.transfer import SessionDocument, SessionImported
 from db.ids import SessionId
 
-router = APIRouter(prefix="/api/sessions", tags=["sessions"], dependencies=[Depends(takes_json)])
+router = APIRouter(
+    prefix="/api/sessions", tags=["sessions"], route_class=StrictRoute, dependencies=[Depends(takes_json)]
+)
 
 _DOCUMENT: Responses = {
     200: {
@@ -46,7 +49,9 @@ async def export_session(
     return StreamingResponse(pieces, media_type=media_type, headers={"content-disposition": name})
 
 
-@router.post("/import", status_code=201, operation_id="importSession", responses=problems(409, changes=True))
+@router.post(
+    "/import", status_code=201, operation_id="importSession", responses=problems(409, changes=True), dependencies=[Once]
+)
 async def import_session(
     body: SessionDocument, user: CurrentUser, imports: SessionImports, response: Response
 ) -> SessionImported:

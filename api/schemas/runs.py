@@ -62,12 +62,12 @@ class MessageSend(Body):
             raise ValueError("give either content or messages")
         return self
 
-    def to_send(self, caller: Caller) -> Send:
+    def to_send(self, caller: Caller, key: str | None = None) -> Send:
         """The same in the words of the chat service."""
         contents = [turn.content for turn in self.messages] if self.messages else [self.content or ""]
         return Send(
             contents=contents,
-            client_message_id=self.client_message_id,
+            client_message_id=self.client_message_id or key,
             when_busy=self.when_busy,
             persona_id=self.persona_id and PersonaId(self.persona_id),
             connection=self.connection_id,
@@ -94,11 +94,11 @@ class RegenerateRequest(Body):
     model: Name | None = None
     controls: Controls | None = Field(None, description="Each goes before what was said of it then.")
 
-    def to_regenerate(self, caller: Caller) -> Regenerate:
+    def to_regenerate(self, caller: Caller, key: str | None = None) -> Regenerate:
         """The same in the words of the chat service."""
         return Regenerate(
             MessageId(self.message_id),
-            self.client_message_id,
+            self.client_message_id or key,
             self.when_busy,
             self.persona_id and PersonaId(self.persona_id),
             self.connection_id,
