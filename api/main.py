@@ -23,6 +23,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             app.state.services = services
             app.state.banner = _banner(services)
             app.state.drain = lambda: _drain(services)
+            app.state.hurry = services.engine.hurry
             yield
 
     app = FastAPI(title="Colloquy", version=service_version(), lifespan=lifespan, openapi_url=None)
@@ -42,7 +43,7 @@ def service_version() -> str:
 
 
 async def _drain(services: Services) -> None:
-    """End what is only being tried, let running replies end, interrupt what is left, then tell the sockets."""
+    """End what is only tried out, let running replies end, interrupt what is left, then tell whoever reads or waits."""
     patience = services.settings.timeouts.drain
     services.lab.shut_down()
     try:
@@ -51,6 +52,7 @@ async def _drain(services: Services) -> None:
     finally:
         await services.connections.shut_down(reconnect_after_ms=1000)
         services.streams.close()
+        services.replies.shut_down()
 
 
 def _banner(services: Services) -> list[str]:

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -78,17 +80,22 @@ async def _somebody_else_does() -> None:
 
 
 class _Stop:
-    """What a signal does: before there is a server it cancels the start, later it asks the server to end."""
+    """What a signal does: before there is a server it cancels the start, later it asks the server to end.
+
+    Whoever asks twice does not want to wait for what is still running.
+    """
 
     def __init__(self, task: asyncio.Task[object]) -> None:
-        self.server: uvicorn.Server | None = None
+        self.server: _Server | None = None
         self._task = task
 
-    def __call__(self, number: int) -> None:
-        if self.server:
-            self.server.handle_exit(number, None)
-        else:
+    def __call__(self) -> None:
+        if self.server is None:
             self._task.cancel()
+        elif self.server.should_exit:
+            self.server.hurry()
+        else:
+            self.server.should_exit = True
 
 
 @contextlib.contextmanager
@@ -98,7 +105,7 @@ def _stoppable() -> Generator[_Stop, None, None]:
     assert task is not None
     stop = _Stop(task)
     for number in _SIGNALS:
-        loop.add_signal_handler(number, stop, number)
+        loop.add_signal_handler(number, stop)
     try:
         yield stop
     finally:
@@ -137,8 +144,8 @@ async def _listen(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
 class _Server(uvicorn.Server):
     """uvicorn with our sockets' manners, that says when it is up and lets replies finish before it closes sockets.
 
-    The application may offer `app.state.banner`, lines to print when it is up, and `app.state.drain`, a coroutine
-    function that returns when the running replies have ended.
+    The application may offer `app.state.banner`, lines to print when it is up; `app.state.drain`, a coroutine function
+    that returns when the running replies have ended; and `app.state.hurry`, a function that makes it wait no longer.
     """
 
     def __init__(self, settings: Settings, app: "FastAPI", announce: Announce) -> None:
@@ -159,11 +166,31 @@ class _Server(uvicorn.Server):
         banner: Sequence[str] = getattr(self._app.state, "banner", ())
         self._announce([f"Colloquy is ready: {self._address} (Ctrl-C stops it)", *banner])
 
+    def hurry(self) -> None:
+        """End at once, but in good order: what is running is interrupted, and what is stored stays whole."""
+        self.force_exit = True
+        hurry: Callable[[], None] | None = getattr(self._app.state, "hurry", None)
+        if hurry is not None:
+            hurry()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
+        # Until the replies have ended there is an answer for everybody: what they still say, and that nothing new is
+        # begun. A closed port would say neither.
+        began = time.monotonic()
         await self._drain()
+        left = self._drain_seconds - (time.monotonic() - began)
+        self.config.timeout_graceful_shutdown = max(_CLOSING_SECONDS, math.ceil(left))  # for uploads, say
         await super().shutdown(sockets)
+        if self.force_exit:
+            await self._end_requests()
+            await self.lifespan.shutdown()  # which uvicorn leaves out in a hurry, and with it all that closes in order
+
+    async def _end_requests(self) -> None:
+        tasks = list(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CLOSING_SECONDS)
 
     async def _drain(self) -> None:
         drain: Callable[[], Awaitable[None]] | None = getattr(self._app.state, "drain", None)

@@ -32,7 +32,7 @@ from services.questions import Regenerate
 from services.runs.active import ActiveRun
 from services.runs.afterwork import Afterwork
 from services.runs.draft import Draft
-from services.runs.engine import RunEngine, whatever_happens
+from services.runs.engine import RunEngine
 from services.runs.events import (
     AssistantStart,
     MessageAccepted,
@@ -41,6 +41,7 @@ from services.runs.events import (
     timestamp,
 )
 from services.runs.feed import Feeds, Frame, Reader
+from services.runs.tasks import whatever_happens
 from services.tools.books import CallBooks, is_paused
 from services.tools.toolbox import Toolbox
 

@@ -11,7 +11,8 @@ from db.records import MessageRecord, RunRecord
 from db.stores.messages import MessageStore, Siblings
 from db.stores.runs import RunStore
 from services.chat import ChatService
-from services.errors import NotFound, Unavailable
+from services.errors import NotFound, ShuttingDown, Unavailable
+from services.hours import OpenHours
 from services.inbox import Send
 from services.questions import Regenerate
 from services.runs.feed import Frame, JournalGone, PastIsGone, Reader
@@ -100,14 +101,29 @@ class ReplyService:
         self._chat = chat
         self._runs = runs
         self._messages = messages
+        self._hours = OpenHours()
+
+    def shut_down(self) -> None:
+        """Let nobody wait any longer: a reply that has not ended by now goes on elsewhere, or later."""
+        self._hours.close()
 
     async def ask(self, owner_id: UserId, session_id: SessionId, send: Send | Regenerate) -> Reply:
         """Send a message, or ask once more, and wait for the end of its reply, however it ends.
 
-        A retry with the same `client_message_id` gets the same reply. Raises what `ChatService.send` raises.
+        A retry with the same `client_message_id` gets the same reply. Raises what `ChatService.send` raises, and
+        `Unavailable` if the service goes down first.
         """
         async with self.follow(owner_id, session_id, send) as (run, frames):
-            await frames.reply_end()
+            try:
+                async with self._hours.until_closed():
+                    await frames.reply_end()
+            except ShuttingDown as error:
+                # Not that itself: the message was taken.
+                raise Unavailable(
+                    "The service is going down before the reply has ended: read it later.",
+                    run_id=str(run.id),
+                    retry_after=1,
+                ) from error
         return await self._reply(owner_id, session_id, run.id)
 
     @asynccontextmanager

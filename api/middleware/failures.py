@@ -1,12 +1,13 @@
 """The last resort: what nobody foresaw becomes a 500 that tells nothing of our insides."""
 
+import asyncio
 import logging
 
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import problem_of
-from services.errors import ServerError
+from services.errors import ServerError, ShuttingDown
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +33,10 @@ class Failures:
             await self._app(scope, receive, send_noting)
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:
+            # The service goes down and nobody else cancels a request. One that was answered in part is left torn.
+            if not has_begun:
+                await problem_of(ShuttingDown(), HTTPConnection(scope))(scope, receive, send)
         except Exception:
             if has_begun:
                 raise  # the server drops the connection: a torn answer must not look like a whole one

@@ -31,6 +31,11 @@ class ReplicaStore:
         async with self._database.connection() as connection:
             await connection.execute("SELECT pg_notify('colloquy_replicas', $1)", str(replica_id))
 
+    async def call(self) -> None:
+        """Tell all replicas that there may be work that nobody does."""
+        async with self._database.connection() as connection:
+            await connection.execute("SELECT pg_notify('colloquy_work', '')")
+
     async def leave(self, replica_id: ReplicaId) -> None:
         """Say that this replica is going."""
         async with self._database.connection() as connection:

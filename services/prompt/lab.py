@@ -13,7 +13,8 @@ from db.records import MemoryRecord, ModuleRecord, RunRecord
 from db.stores.memories import MemoryStore
 from services.casting import CastingOffice
 from services.context.tokens import TokenCounter
-from services.errors import RunTimedOut, ShuttingDown, TooManyRequests
+from services.errors import RunTimedOut, TooManyRequests
+from services.hours import OpenHours
 from services.prompt.composer import Turns
 from services.prompt.expansion import Warned
 from services.prompt.facts import TurnFacts, TurnReader
@@ -91,14 +92,11 @@ class PromptLab:
         self._host_for = host_for
         self._limits = limits or LabLimits()
         self._busy = Counter[UserId]()
-        self._trying: set[asyncio.Task[Any]] = set()
-        self._is_closed = False
+        self._hours = OpenHours()
 
     def shut_down(self) -> None:
         """End what is being tried, and begin nothing more; whoever waits for it is told `ShuttingDown`."""
-        self._is_closed = True
-        for task in self._trying:
-            task.cancel()
+        self._hours.close()
 
     def limited(self, limits: LabLimits) -> "PromptLab":
         """The same lab with other limits."""
@@ -162,7 +160,7 @@ class PromptLab:
         self._busy[owner_id] += 1
         clock = asyncio.timeout(seconds)
         try:
-            async with self._open_hours(), clock:
+            async with self._hours.until_closed(), clock:
                 yield
         except TimeoutError:
             # Any other one is somebody else's.
@@ -171,24 +169,6 @@ class PromptLab:
             raise RunTimedOut(f"Trying it out took longer than {seconds:g} s.") from None
         finally:
             self._busy -= Counter([owner_id])  # forgets those who have nothing under way
-
-    @asynccontextmanager
-    async def _open_hours(self) -> AsyncGenerator[None, None]:
-        """The time until `shut_down`, which ends what is within. Raises `ShuttingDown`."""
-        if self._is_closed:
-            raise ShuttingDown
-        task = asyncio.current_task()
-        assert task is not None
-        self._trying.add(task)
-        try:
-            yield
-        except asyncio.CancelledError:
-            # Somebody else may have cancelled it too.
-            if self._is_closed and task.uncancel() == 0:
-                raise ShuttingDown from None
-            raise
-        finally:
-            self._trying.discard(task)
 
 
 class UnkeptMemories(MemoryStore):

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 from uuid import UUID
 
 from db.errors import DatabaseError
@@ -24,6 +24,7 @@ from services.runs.events import NO_USAGE, AssistantEnd, Interrupted, RunEvent, 
 from services.runs.feed import Feeds
 from services.runs.journal import Journal
 from services.runs.retry import until_answered
+from services.runs.tasks import end, until_all_have_ended, whatever_happens
 from services.tools.decisions import Decisions
 
 _log = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ class RunEngine:
         self._stop_listening: Callable[[], Awaitable[None]] | None = None
         self._last_failure = -lease_seconds
         self._last_prune = time.monotonic()
+        self._work_is_left = asyncio.Event()
+        self._hurry = asyncio.Event()
         self.is_draining = False
 
     @asynccontextmanager
@@ -104,29 +107,34 @@ class RunEngine:
             yield
         finally:
             self.is_draining = True
-            await _end([keeper])
+            await end([keeper])
             await self._leave_paused()
-            await _end(list(self._tasks))
+            await end(list(self._tasks))
             await self._afterwork.leave()
-            await _end(writers)
+            await end(writers)
             await self._leave()
 
     async def drain(self, seconds: float) -> None:
         """Begin no new run, and give the running ones time to finish; what is left then is interrupted.
 
-        Runs that wait for somebody's word and the work after replies are left to whoever comes next.
+        Runs that wait for somebody's word, those that are queued and the work after replies are left to the other
+        replicas, which are told of it; without any, to whoever comes next.
         """
         self.is_draining = True
         self._afterwork.drain()
         await self._leave_paused()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
+        await until_all_have_ended(self._tasks, seconds, self._hurry)
         await self._leave_paused()
         for run in list(self._active.values()):
             run.stop("shutdown")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._lease)
         await self._afterwork.leave()
+        await self._call_others()
+
+    def hurry(self) -> None:
+        """Let `drain` wait no longer for what is running."""
+        self._hurry.set()
 
     def launch(self, claimed: Claimed, *, recover: bool = False) -> None:
         """Perform a run that this replica has claimed, in a task of the engine's."""
@@ -217,9 +225,18 @@ class RunEngine:
             self.launch(ended.next)
         if ending.leaves_work:
             self._afterwork.begin(run.record.session_id)
+        if self.is_draining:
+            await self._call_others()
         if ending.reply is None:
             await self._step_back(run.record)
         return ended
+
+    async def _call_others(self) -> None:
+        """Tell the other replicas that there is work that nobody does; who does not hear it finds it all the same."""
+        try:
+            await self._replicas.call()
+        except DatabaseError:
+            _log.debug("the others will find for themselves what is left", exc_info=True)
 
     async def _leave_paused(self) -> None:
         """Let go of the runs that wait for somebody's word: whoever takes them over goes on with them."""
@@ -232,6 +249,7 @@ class RunEngine:
         await asyncio.wait(tasks, timeout=self._lease)
         try:
             await self._leases.give_back([run.claimed for run in paused])
+            await self._replicas.call()
         except DatabaseError:
             _log.debug("paused runs are left until their leases run out", exc_info=True)
 
@@ -266,7 +284,10 @@ class RunEngine:
 
     async def _keep(self) -> None:
         while True:
-            await asyncio.sleep(self._lease / 3)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._lease / 3):
+                    await self._work_is_left.wait()
+            self._work_is_left.clear()
             await self._keep_house()
 
     async def _keep_house(self, *, at_once: bool = False) -> None:
@@ -323,6 +344,7 @@ class RunEngine:
                 "colloquy_interrupts": self._heard_interrupt,
                 "colloquy_approvals": self._decisions.heard,
                 "colloquy_replicas": self._heard_replica,
+                "colloquy_work": self._heard_of_work,
             },
             lost=self._lost_connection,
         )
@@ -343,6 +365,10 @@ class RunEngine:
         if payload != str(self.replica_id):
             self._journal.others = True
 
+    def _heard_of_work(self, _payload: str) -> None:
+        if not self.is_draining:
+            self._work_is_left.set()
+
     def _heard_interrupt(self, payload: str) -> None:
         run_id = RunId(UUID(payload))
         if run := self._active.get(run_id):
@@ -361,26 +387,3 @@ class RunEngine:
             await self._replicas.leave(self.replica_id)
         except DatabaseError:
             _log.debug("could not say goodbye", exc_info=True)
-
-
-T = TypeVar("T")
-
-
-async def whatever_happens(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, waited for even if the waiting task is cancelled meanwhile."""
-    task = asyncio.ensure_future(work)
-    while True:
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.done():
-                raise
-
-
-async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel tasks and wait until they are gone, a few seconds at most."""
-    tasks = list(tasks)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=5)
