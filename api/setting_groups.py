@@ -118,6 +118,8 @@ class Timeouts(SettingGroup):
     """Between two pings on a quiet socket."""
     ping_timeout: Seconds = 15
     """For the answer to a ping."""
+    database: Seconds = 30
+    """For a database that is starting too to take connections, when the service starts."""
     drain: Seconds = 10
     """For running replies to end when the service is stopped."""
     approval: Seconds = 86_400

@@ -44,7 +44,7 @@ async def serve(settings: Settings, create_app: CreateApp, announce: Announce) -
             sockets.enter_context(one)
         settings = settings.model_copy(update={"port": bound[0].getsockname()[1]})
         async with database(settings) as at:
-            await migrate(at.url)
+            await migrate(at.url, patience=settings.timeouts.database)
             server = _Server(settings, create_app(settings, at.url), announce)
             stop.server = server
             await _serve_while(at.keep_running, server, bound)
@@ -53,7 +53,7 @@ async def serve(settings: Settings, create_app: CreateApp, announce: Announce) -
 async def migrate_only(settings: Settings) -> list[Migration]:
     """Bring the database to this version's schema; the steps that were missing."""
     async with database(settings) as at:
-        return await migrate(at.url)
+        return await migrate(at.url, patience=settings.timeouts.database)
 
 
 @dataclass(frozen=True, slots=True)

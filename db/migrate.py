@@ -1,6 +1,8 @@
 """Brings a database to the schema of this version: numbered files of SQL, each applied once, in order."""
 
+import asyncio
 import hashlib
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +24,10 @@ OLDEST_POSTGRES = 15
 
 _LOCK = 0x436F6C6C6F717579  # "Colloquy": one starter migrates, the others wait
 _LOCK_WAIT = "60s"
+_NOT_UP_YET = (OSError, asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError)
 _NAME = re.compile(r"(\d{4})_(\w+)\.sql")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +43,15 @@ class Migration:
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
-async def migrate(dsn: str, directory: Path = MIGRATIONS) -> list[Migration]:
+async def migrate(dsn: str, directory: Path = MIGRATIONS, *, patience: float = 0) -> list[Migration]:
     """Apply what is missing and return it. Each file is one transaction; any number of starters may call at once.
 
+    A database that does not take connections is waited for, `patience` seconds at most: it may just be starting too.
     Raises DatabaseUnreachable, DatabaseTooOld, DatabaseTooNew, MigrationChanged, MigrationFailed,
     MigrationsMisnumbered.
     """
     migrations = read_migrations(directory)
-    connection = await _connect(dsn)
+    connection = await _connect(dsn, patience)
     try:
         return await _migrate(connection, migrations)
     finally:
@@ -63,15 +69,31 @@ def read_migrations(directory: Path = MIGRATIONS) -> list[Migration]:
     return found
 
 
-async def _connect(dsn: str) -> asyncpg.Connection:
-    try:
-        connection = await asyncpg.connect(dsn, timeout=10)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        raise DatabaseUnreachable(f"The database at DATABASE_URL does not answer: {error or 'timeout'}.") from error
+async def _connect(dsn: str, patience: float) -> asyncpg.Connection:
+    connection = await _answer(dsn, patience)
     if (version := connection.get_server_version()).major < OLDEST_POSTGRES:
         await connection.close()
         raise DatabaseTooOld(f"The database is PostgreSQL {version.major}; Colloquy needs {OLDEST_POSTGRES} or newer.")
     return connection
+
+
+async def _answer(dsn: str, patience: float) -> asyncpg.Connection:
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + patience
+    while True:
+        try:
+            return await asyncpg.connect(dsn, timeout=10)
+        except _NOT_UP_YET as error:
+            if loop.time() > give_up:
+                raise _unreachable(error) from error
+            _log.warning("the database does not answer yet: %s", error or "timeout")
+            await asyncio.sleep(1)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+            raise _unreachable(error) from error
+
+
+def _unreachable(error: Exception) -> DatabaseUnreachable:
+    return DatabaseUnreachable(f"The database at DATABASE_URL does not answer: {error or 'timeout'}.")
 
 
 async def _migrate(connection: asyncpg.Connection, migrations: Sequence[Migration]) -> list[Migration]:

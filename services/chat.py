@@ -41,11 +41,15 @@ from services.runs.events import (
     timestamp,
 )
 from services.runs.feed import Feeds, Frame, Reader
+from services.runs.retry import until_answered
 from services.runs.tasks import whatever_happens
 from services.tools.books import CallBooks, is_paused
 from services.tools.toolbox import Toolbox
 
 _log = logging.getLogger(__name__)
+
+_LOOKS = 4
+"""How often a session is looked for before whoever asks for it is told to come back later: a quarter of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +320,8 @@ class ChatService:
         is said in `resync`. Raises `NotFound`.
         """
         async with self._feeds.reader(session_id) as reader:
-            head = await self._events.head(session_id, owner_id)
+            # After a short fault of the database the first connections that the pool has may be dead ones.
+            head = await until_answered(lambda: self._events.head(session_id, owner_id), attempts=_LOOKS)
             if head is None:
                 raise no_session()
             live = head.last_seq if head.active_first_seq is None else head.active_first_seq - 1

@@ -84,6 +84,22 @@ class DurablePostgres:
         await self.stop()
         await self.start()
 
+    async def fall(self) -> None:
+        """An immediate shutdown: no goodbye, no checkpoint; the next start has to recover."""
+        pid = self._server.pid
+        assert pid is not None, "the server is not running"
+        os.kill(pid, signal.SIGQUIT)
+        await self._server.stop()
+
+    async def kill_backend(self) -> None:
+        """kill -9 for one process that serves the service: the server ends all the others too, and recovers."""
+        admin = await asyncpg.connect(self.superuser_url)
+        try:
+            pid = await admin.fetchval("select pid from pg_stat_activity where datname = 'colloquy' limit 1")
+        finally:
+            await admin.close()
+        os.kill(pid, signal.SIGKILL)
+
     async def kill(self) -> None:
         """kill -9 for the server and all its children, as a power cut would."""
         pid = self._server.pid
