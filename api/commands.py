@@ -1,24 +1,23 @@
 """The commands of `python -m api` and their exit codes."""
 
 import asyncio
-import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 
+from api.known_secrets import known_secrets
 from api.listening import CannotListen
+from api.logs import set_up_logs
 from api.settings import BadSettings, Settings, load_settings
 from api.supervisor import migrate_only, serve
 from api.tool_servers import tool_servers
 from db.refusals import DatabaseNotReady
+from services.telemetry.redaction import Redactor
 
 try:
     from uvloop import new_event_loop
 except ImportError:  # not made for this system
     new_event_loop = None
 
-# They write whole addresses and ids of other services' sessions, in which there may be keys; and whatever a tool server
-# sends that they do not understand, as often as it does. The pool of tool servers says what went wrong.
-_QUIET = {"httpx2": logging.WARNING, "httpcore2": logging.WARNING, "mcp": logging.CRITICAL, "client": logging.CRITICAL}
 _USAGE = "usage: python -m api [migrate]"
 
 
@@ -29,21 +28,20 @@ def main(arguments: Sequence[str]) -> int:
         return _complain(_USAGE, 2)
     try:
         settings = load_settings()
-        tool_servers(settings)  # a file that cannot be used is told of here, not in the middle of the start
+        servers = tool_servers(settings)  # a file that cannot be used is told of here, not in the middle of the start
     except BadSettings as problems:
         return _complain(f"Settings that cannot be used (from the environment or .env):\n{problems}", 2)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name, level in _QUIET.items():
-        logging.getLogger(name).setLevel(level)
-    return _run(command, settings)
+    redactor = Redactor(known_secrets(settings, servers))
+    set_up_logs(settings.log_level, settings.log_format, redactor, sys.stderr)
+    return _run(command, settings, redactor)
 
 
-def _run(command: Callable[[Settings], Coroutine[object, object, None]], settings: Settings) -> int:
+def _run(command: Callable[[Settings], Coroutine[object, object, None]], settings: Settings, redactor: Redactor) -> int:
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(command(settings))
     except (DatabaseNotReady, CannotListen) as refusal:
-        return _complain(str(refusal), 1)
+        return _complain(redactor.clean(str(refusal)), 1)
     except (KeyboardInterrupt, asyncio.CancelledError):
         pass  # asked to stop before it was up
     return 0

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
+from api.route_names import route_of
 from api.schemas.problems import FieldProblem, Problem
 from db.errors import DatabaseUnavailable, WriteConflict
 from services.errors import (
@@ -192,7 +193,7 @@ async def _on_colloquy_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_database(request: Request, error: Exception) -> Response:
-    _log.warning("%s %s: %s", request.method, request.url.path, error)
+    _log.warning("%s %s: %s", request.method, route_of(request.scope), error)
     return problem_of(Unavailable(), request)
 
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from api.assembly import Services, open_services
 from api.errors import register_error_handlers
+from api.logs import name_replica
 from api.middleware import add_middleware
 from api.routes import chat, routers
 from api.settings import Settings
@@ -21,6 +22,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         async with AsyncExitStack() as stack:
             services = await open_services(settings, database_url, stack)
             app.state.services = services
+            name_replica(services.engine.replica_id)
             app.state.banner = _banner(services)
             app.state.drain = lambda: _drain(services)
             app.state.hurry = services.engine.hurry
@@ -28,7 +30,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
 
     app = FastAPI(title="Colloquy", version=service_version(), lifespan=lifespan, openapi_url=None)
     register_error_handlers(app)
-    add_middleware(app, settings)
+    add_middleware(app, settings, lambda exchange: None)
     for router in (*routers, chat.router):
         app.include_router(router)
     return app

@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from api.logs import LogFormat
 from api.setting_groups import Context, Journal, Limits, SandboxLimits, SettingGroup, Timeouts, Titles
 
 OpenAIApi = Literal["chat_completions", "responses"]
@@ -92,6 +93,8 @@ class Settings(BaseSettings):
     """Further names under which browsers reach this service, separated by commas."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
     """How much to tell: debug, info, warning or error."""
+    log_format: Annotated[LogFormat, BeforeValidator(_lower)] = "auto"
+    """json (an object a line), console (for people), or auto: console at a terminal, json elsewhere."""
     audit_days: PositiveInt = 365
     """How long entries of the audit log are kept, in days."""
     first_run_content: bool = True

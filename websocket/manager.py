@@ -21,6 +21,7 @@ from services.errors import ColloquyError, InvalidRequest, NotFound, TooManyRequ
 from services.inbox import Send
 from services.questions import Regenerate
 from services.runs.feed import JournalGone, PastIsGone
+from services.telemetry.circumstances import circumstances
 from services.tools.approvals import ApprovalService, Word
 from websocket.connection import GOING_AWAY, NOT_FOUND, SLOW_READER, TOO_MANY, TRY_AGAIN, Connection, refuse
 from websocket.frames import (
@@ -81,6 +82,7 @@ class ConnectionManager:
         self, socket: WebSocket, owner_id: UserId, session_id: SessionId, *, after: int | None, epoch: UUID | None
     ) -> None:
         """Serve one session's socket until it closes."""
+        circumstances().session_id = session_id
         with self.admit(socket, owner_id) as connection:
             if connection is None:
                 await refuse(socket, TOO_MANY, "too many connections")

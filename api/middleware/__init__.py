@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from api.middleware.access import Access, Observer
 from api.middleware.body_limit import BodyLimit
 from api.middleware.failures import Failures
 from api.middleware.hosts import TrustedHosts
@@ -21,11 +22,12 @@ _FORM_AROUND_A_FILE = 16_384
 _READ = ["etag", "link", "location", "retry-after", "x-request-id", "idempotency-replayed"]
 
 
-def add_middleware(app: FastAPI, settings: Settings) -> None:
-    """Put all of it around the routes."""
+def add_middleware(app: FastAPI, settings: Settings, observe: Observer) -> None:
+    """Put all of it around the routes; `observe` is told of every answer."""
     layers = [
         Middleware(RequestId),
         Middleware(Surroundings),
+        Middleware(Access, observe=observe),
         Middleware(SecurityHeaders),
         Middleware(NotModified),
         Middleware(Failures),

@@ -7,6 +7,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import problem_of
+from api.route_names import route_of
 from services.errors import ServerError, ShuttingDown
 
 _log = logging.getLogger(__name__)
@@ -40,5 +41,5 @@ class Failures:
         except Exception:
             if has_begun:
                 raise  # the server drops the connection: a torn answer must not look like a whole one
-            _log.exception("%s %s failed (%s)", scope["method"], scope["path"], scope["state"]["request_id"])
+            _log.exception("%s %s failed", scope["method"], route_of(scope))
             await problem_of(ServerError(), HTTPConnection(scope))(scope, receive, send)

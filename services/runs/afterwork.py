@@ -27,6 +27,7 @@ from services.runs.active import ActiveRun, Interrupt
 from services.runs.events import Event, Interrupted, PostResponseComplete, StageUpdate, encode, timestamp
 from services.runs.journal import Journal
 from services.runs.retry import until_answered
+from services.telemetry.circumstances import of_run, under
 
 _log = logging.getLogger(__name__)
 
@@ -327,18 +328,20 @@ class Afterwork:
         return None if task.cancelled() else task.result()
 
     async def _ask_job(self, job: SideJob, work: PostWork) -> Usage | None:
-        try:
-            async with asyncio.timeout(self._work_seconds):
-                return await until_answered(lambda: job.do(work))
-        except Exception:  # noqa: BLE001 - the border of the job: nobody waits for it
-            _log.exception("the %s after run %s failed", job.name, work.record.id)
-            return None
+        with under(of_run(work.record)):
+            try:
+                async with asyncio.timeout(self._work_seconds):
+                    return await until_answered(lambda: job.do(work))
+            except Exception:  # noqa: BLE001 - the border of the job: nobody waits for it
+                _log.exception("the %s after run %s failed", job.name, work.record.id)
+                return None
 
     async def _ask_responder(self, work: PostWork) -> Sequence[Mapping[str, Any]]:
         if work.claimed.fence > _BEGUN_AT_MOST:
             raise GivenUp
-        async with asyncio.timeout(self._work_seconds):
-            return await until_answered(lambda: self._responder.respond(work))
+        with under(of_run(work.record)):
+            async with asyncio.timeout(self._work_seconds):
+                return await until_answered(lambda: self._responder.respond(work))
 
     async def _write(
         self, work: PostWork, events: Sequence[Event], then: Then = "stages", usage: Mapping[str, Any] | None = None

@@ -25,6 +25,7 @@ from services.runs.feed import Feeds
 from services.runs.journal import Journal
 from services.runs.retry import until_answered
 from services.runs.tasks import end, until_all_have_ended, whatever_happens
+from services.telemetry.circumstances import of_run, under
 from services.tools.decisions import Decisions
 
 _log = logging.getLogger(__name__)
@@ -201,10 +202,11 @@ class RunEngine:
     async def _perform(self, run: ActiveRun, *, recover: bool) -> None:
         run.begin()
         assert self._performer is not None
-        try:
-            await (self._performer.recover(run) if recover else self._performer.perform(run))
-        finally:
-            await run.end()
+        with under(of_run(run.record)):
+            try:
+                await (self._performer.recover(run) if recover else self._performer.perform(run))
+            finally:
+                await run.end()
 
     def _ended(self, run: ActiveRun, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

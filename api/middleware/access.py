@@ -1,0 +1,112 @@
+"""What came in and how it was answered: one line of the log each, and whoever else counts it."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.route_names import route_of
+
+_log = logging.getLogger(__name__)
+
+_UNTOLD: Final = ("/livez", "/readyz", "/metrics")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request that was answered, or a socket that was closed.
+
+    `route` is the template of the path, never what was asked for; `status` is the close code of a socket.
+    """
+
+    kind: str
+    method: str
+    route: str
+    status: int
+    seconds: float
+    bytes_sent: int
+    session_id: str | None
+
+
+Observer = Callable[[Exchange], None]
+
+
+class Access:
+    """Tells `observe` of everything that was answered, and the log of all but the questions of health."""
+
+    def __init__(self, app: ASGIApp, observe: Observer) -> None:
+        self._app = app
+        self._observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer()
+
+        async def receive_noting() -> Message:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                answer.status = answer.status or message.get("code", 1006)
+            return message
+
+        def send_noting(message: Message) -> Awaitable[None]:
+            # Not a coroutine: one less for every frame of a stream.
+            answer.note(message)
+            return send(message)
+
+        begun = time.perf_counter()
+        try:
+            await self._app(scope, receive_noting if scope["type"] == "websocket" else receive, send_noting)
+        finally:
+            self._tell(_exchange(scope, answer, time.perf_counter() - begun))
+
+    def _tell(self, exchange: Exchange) -> None:
+        self._observe(exchange)
+        if exchange.route in _UNTOLD:
+            return
+        extra: dict[str, Any] = {"ms": round(exchange.seconds * 1000, 1), "bytes": exchange.bytes_sent}
+        if exchange.session_id is not None:
+            extra["session_id"] = exchange.session_id
+        _log.info("%s %s %d", exchange.method, exchange.route, exchange.status, extra=extra)
+
+
+class _Answer:
+    """What was sent: the status of a response or the code that closed a socket, and how much."""
+
+    __slots__ = ("bytes_sent", "status")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.bytes_sent = 0
+
+    def note(self, message: Message) -> None:
+        match message["type"]:
+            case "websocket.send":
+                self.bytes_sent += len(message.get("text") or "")
+            case "http.response.body" | "websocket.http.response.body":
+                self.bytes_sent += len(message.get("body", b""))
+            case "http.response.start" | "websocket.http.response.start":
+                self.status = message["status"]
+            case "websocket.close":
+                self.status = self.status or message.get("code", 1000)
+            case _:
+                pass
+
+
+def _exchange(scope: Scope, answer: _Answer, seconds: float) -> Exchange:
+    is_socket = scope["type"] == "websocket"
+    named = scope.get("path_params", {})
+    session_id = named.get("session_id") or named.get("conversation_id")
+    return Exchange(
+        scope["type"],
+        "WS" if is_socket else scope["method"],
+        route_of(scope),
+        answer.status,
+        seconds,
+        answer.bytes_sent,
+        None if session_id is None else str(session_id),
+    )
