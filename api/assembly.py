@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from api.access import Access, make_access, watch_rights
 from api.bookkeeping import Bookkeeping, open_bookkeeping
 from api.prompts import open_prompts
 from api.settings import Settings
@@ -129,6 +130,7 @@ class Services:
     connections: ConnectionManager
     streams: EventStreams
     bookkeeping: Bookkeeping
+    access: Access
 
 
 async def open_services(
@@ -143,6 +145,7 @@ async def open_services(
     await UserStore(database).ensure(LOCAL_OWNER, "You")
     audit = AuditLog(AuditStore(database), retention_days=settings.audit_days)
     await stack.enter_async_context(audit.running())
+    access = make_access(settings, database, audit)
     providers = Providers(_provider_settings(settings))
     stack.push_async_callback(providers.aclose)
     tokens = TokenCounter()
@@ -204,6 +207,7 @@ async def open_services(
         lease_seconds=settings.timeouts.lease,
         retention_seconds=settings.journal.retention_hours * 3600,
         reply_bytes=settings.limits.reply_bytes,
+        heard=access.heard,
     )
     attachments = Attachments(files, tokens, tokens_each=settings.context.file_tokens)
     conversations = Conversations(
@@ -240,6 +244,7 @@ async def open_services(
     )
     # The embedded database belongs to this process; any other may have further replicas at work on it.
     await stack.enter_async_context(engine.running(chat, is_alone=settings.database_url is None))
+    await watch_rights(settings, access, engine, afterwork, stack)
     session_service = SessionService(sessions, personas, tokens, chat, journal, providers, files, pool, audit)
     approvals = ApprovalService(ToolCallStore(database), session_service, decisions)
     return Services(
@@ -296,9 +301,10 @@ async def open_services(
         tool_servers=pool,
         engine=engine,
         afterwork=afterwork,
-        connections=ConnectionManager(chat, approvals, _socket_limits(settings)),
-        streams=EventStreams(stall_seconds=settings.timeouts.stall),
         bookkeeping=await open_bookkeeping(settings, database, replica_id, stack),
+        connections=ConnectionManager(chat, approvals, access.rights, _socket_limits(settings)),
+        streams=EventStreams(access.rights, stall_seconds=settings.timeouts.stall),
+        access=access,
     )
 
 

@@ -5,8 +5,8 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, TypeAdapter
 
+from websocket.dialect import MultiplexedClientFrame, MultiplexedServerFrame
 from websocket.frames import ClientFrame, ServerFrame
-from websocket.multiplexed import MultiplexedClientFrame, MultiplexedServerFrame
 
 _REFERENCE = "#/components/schemas/{model}"
 _POSITION = {

@@ -12,7 +12,9 @@ from api.errors import UnsupportedMediaType
 from api.settings import Settings
 from api.streams import EventStreams
 from db.ids import UserId
+from services.accounts.api_keys import ApiKeys
 from services.accounts.caller import LOCAL_CALLER, Caller
+from services.accounts.tickets import Tickets
 from services.audit import AuditLog
 from services.chat import ChatService
 from services.contexts import ContextService
@@ -39,6 +41,7 @@ from services.sessions import SessionService
 from services.templates import TemplateService
 from services.tools.approvals import ApprovalService
 from services.tools.toolbox import Toolbox
+from websocket.authentication import Door
 from websocket.manager import ConnectionManager
 
 
@@ -167,6 +170,18 @@ def _audit(connection: HTTPConnection) -> AuditLog:
     return services_of(connection).audit
 
 
+def _keys(connection: HTTPConnection) -> ApiKeys:
+    return services_of(connection).access.keys
+
+
+def _tickets(connection: HTTPConnection) -> Tickets:
+    return services_of(connection).access.tickets
+
+
+def _door(connection: HTTPConnection) -> Door:
+    return services_of(connection).access.door
+
+
 def _streams(connection: HTTPConnection) -> EventStreams:
     return services_of(connection).streams
 
@@ -175,6 +190,8 @@ CurrentCaller = Annotated[Caller, Depends(_caller)]
 """As `CurrentUser`, with what they showed."""
 CurrentUser = Annotated[UserId, Depends(_user)]
 """Who asks: may `read` with GET, and `write` with anything else."""
+ReadingCaller = Annotated[Caller, Depends(_caller)]
+"""Who asks, with what they showed: may `read`, whatever the method."""
 ChattingUser = Annotated[UserId, Depends(_user)]
 """Who asks: may `chat`."""
 ChattingCaller = Annotated[Caller, Depends(_caller)]
@@ -184,6 +201,9 @@ Administrator = Annotated[Caller, Depends(_caller)]
 Audit = Annotated[AuditLog, Depends(_audit)]
 Idempotent = Annotated[Idempotency, Depends(_idempotency)]
 CurrentSettings = Annotated[Settings, Depends(_settings)]
+KeysOfUsers = Annotated[ApiKeys, Depends(_keys)]
+SocketTickets = Annotated[Tickets, Depends(_tickets)]
+FrontDoor = Annotated[Door, Depends(_door)]
 Sockets = Annotated[ConnectionManager, Depends(_sockets)]
 Streams = Annotated[EventStreams, Depends(_streams)]
 Chat = Annotated[ChatService, Depends(_chat)]

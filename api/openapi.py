@@ -21,6 +21,7 @@ _TAGS = [
     {"name": "templates", "description": "Prompts before they are saved."},
     {"name": "memories", "description": "What scripts kept of a thread."},
     {"name": "files", "description": "What was uploaded into a thread, and its text."},
+    {"name": "auth", "description": "Who asks, and what shows it."},
     {"name": "service", "description": "Health and configuration."},
 ]
 

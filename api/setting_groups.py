@@ -19,9 +19,17 @@ class Limits(SettingGroup):
     frame_bytes: PositiveInt = 65_536
     """The largest WebSocket message taken from a client."""
     frames_per_minute: PositiveInt = 600
-    """Frames that one user may send in a minute, on all sockets together."""
+    """Frames that one user may send in a minute, on all sockets together; each process counts for itself."""
     connections_per_user: PositiveInt = 200
-    """Sockets that one user may have open."""
+    """Sockets that one user may have open, whatever they showed; each process counts for itself."""
+    strangers: PositiveInt = 1_000
+    """Sockets that may be open without having said yet who is there (accounts only)."""
+    strangers_per_address: PositiveInt = 100
+    """The same from one address; behind a proxy all come from one, unless it is in TRUSTED_PROXIES."""
+    tickets_per_user: PositiveInt = 100
+    """Tickets for sockets that one user may have without using them."""
+    api_keys_per_user: PositiveInt = 50
+    """API keys that one user may have."""
     runs_per_user: PositiveInt = 100
     """Replies of one user that may be in the making at once."""
     queued_per_session: PositiveInt = 20
@@ -112,6 +120,8 @@ class Timeouts(SettingGroup):
     """After this silence another process finishes what a dead one had begun."""
     authenticate: Seconds = 10
     """Until a new socket has said who it is."""
+    ticket: Seconds = 30
+    """How long a ticket for a socket can be used."""
     stall: Seconds = 5
     """A socket that takes nothing for so long is cut."""
     ping_interval: Seconds = 20

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from db.ids import FileId, MemoryId, MessageId, ModuleId, PersonaId, RunId, SessionId, SummaryId, UserId
+from db.ids import ApiKeyId, FileId, MemoryId, MessageId, ModuleId, PersonaId, RunId, SessionId, SummaryId, UserId
 
 RunState = Literal["queued", "running", "finished"]
 MessageRole = Literal["user", "assistant", "system"]
@@ -315,3 +315,29 @@ class AuditRecord:
     address: str | None
     request_id: str | None
     details: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeyRecord:
+    """A key of a user's programs. The key itself is kept nowhere; `last_four` are the last of its characters."""
+
+    id: ApiKeyId
+    user_id: UserId
+    name: str
+    last_four: str
+    scopes: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRight:
+    """What a key or ticket that was shown stands for. The scopes are those that it was given, whatever holds today."""
+
+    user_id: UserId
+    is_admin: bool
+    scopes: list[str]
+    credential_id: UUID
+    is_key: bool
+    """Whether the credential is an API key, and not a sign-in."""

@@ -54,10 +54,28 @@ def no_session(**details: Any) -> NotFound:
     return NotFound("There is no session with that id.", **details)
 
 
+class NotAuthenticated(CallerError):
+    """Sign in first: send an access token or an API key as `Authorization: Bearer …`."""
+
+    code = "not_authenticated"
+
+
+class InsufficientScope(CallerError):
+    """What was shown does not allow this."""
+
+    code = "insufficient_scope"
+
+
 class Conflict(CallerError):
     """The request does not fit the present state."""
 
     code = "conflict"
+
+
+class NoAccounts(Conflict):
+    """This service has no accounts (AUTH_MODE=local): whoever reaches it is its owner and needs to show nothing."""
+
+    code = "no_accounts"
 
 
 class NothingRunning(Conflict):

@@ -14,8 +14,11 @@ GOING_AWAY = 1001
 TRY_AGAIN = 1013
 MALFORMED = 4400
 NOT_AUTHENTICATED = 4401
+FORBIDDEN = 4403
 FOREIGN_ORIGIN = 4403
 NOT_FOUND = 4404
+NOT_IN_TIME = 4408
+FRAME_TOO_BIG = 4413
 TOO_MANY = 4429
 SLOW_READER = 4508
 
@@ -24,6 +27,8 @@ _OUTBOX_CHARACTERS = 65_536
 _REASON_BYTES = 120
 """A close frame has room for 123 (RFC 6455, section 5.5)."""
 _CLOSE_SECONDS = 2.0
+_WITHOUT_MORE = (SLOW_READER, NOT_AUTHENTICATED)
+"""Reasons for which a client is not even told what waits for it."""
 
 
 class Overrun(Exception):
@@ -126,7 +131,7 @@ class Connection:
         code, reason = self._closing
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                if code != SLOW_READER:
+                if code not in _WITHOUT_MORE:
                     while self._outbox:
                         await self._socket.send_text(self._outbox.popleft())
                 await refuse(self._socket, code, reason)
@@ -134,9 +139,14 @@ class Connection:
             return  # it has gone, or cannot be told
 
 
-async def refuse(socket: WebSocket, code: int, reason: str) -> None:
-    """Close with a code that browsers can see: the handshake has to be accepted for that."""
+async def accept(socket: WebSocket) -> None:
+    """Take the handshake, unless that was done when the socket was asked who is there."""
     if socket.application_state is WebSocketState.CONNECTING:
         await socket.accept()
+
+
+async def refuse(socket: WebSocket, code: int, reason: str) -> None:
+    """Close with a code that browsers can see: the handshake has to be accepted for that."""
+    await accept(socket)
     if socket.application_state is WebSocketState.CONNECTED:
         await socket.close(code, reason[:_REASON_BYTES])

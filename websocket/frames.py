@@ -21,12 +21,22 @@ class Frame(BaseModel):
 # --- from the client ------------------------------------------------------------------------------------------------
 
 
-class AuthenticateFrame(Frame):
-    """Who I am; only as the first frame, and not needed where there are no accounts."""
+class Proof(Frame):
+    """What shows who somebody is: a ticket or a token."""
+
+    ticket: str | None = Field(
+        None, max_length=4096, description="From `POST /api/auth/ws-ticket`, for this socket; good once and soon."
+    )
+    token: str | None = Field(None, max_length=4096, description="An access token or an API key, without `Bearer`.")
+
+
+class AuthenticateFrame(Proof):
+    """Who I am, by a `ticket` or a `token`; only as the first frame, where the handshake had no `Authorization`.
+
+    Not needed where there are no accounts.
+    """
 
     type: Literal["authenticate"]
-    ticket: str | None = Field(None, max_length=4096)
-    token: str | None = Field(None, max_length=4096)
 
 
 class TurnPart(Frame):
@@ -112,6 +122,12 @@ ClientFrame = Annotated[
     Field(discriminator="type"),
 ]
 CLIENT_FRAME: TypeAdapter[ClientFrame] = TypeAdapter(ClientFrame)
+
+
+def read_proof(text: str) -> Proof | None:
+    """What a first frame shows; None if it shows nothing. Raises `ValidationError`."""
+    frame = CLIENT_FRAME.validate_json(text)
+    return frame if isinstance(frame, AuthenticateFrame) else None
 
 
 # --- to the client --------------------------------------------------------------------------------------------------

@@ -16,14 +16,26 @@ from starlette.websockets import WebSocket
 
 from db.errors import DatabaseError
 from db.ids import FileId, MessageId, PersonaId, RunId, SessionId, UserId
+from services.accounts.caller import Caller
+from services.accounts.rights import RightsInUse
 from services.chat import Attachment, ChatService
-from services.errors import ColloquyError, InvalidRequest, NotFound, TooManyRequests, Unavailable
+from services.errors import ColloquyError, InsufficientScope, InvalidRequest, NotFound, TooManyRequests, Unavailable
 from services.inbox import Send
 from services.questions import Regenerate
 from services.runs.feed import JournalGone, PastIsGone
 from services.telemetry.circumstances import circumstances
 from services.tools.approvals import ApprovalService, Word
-from websocket.connection import GOING_AWAY, NOT_FOUND, SLOW_READER, TOO_MANY, TRY_AGAIN, Connection, refuse
+from websocket.connection import (
+    GOING_AWAY,
+    NOT_AUTHENTICATED,
+    NOT_FOUND,
+    SLOW_READER,
+    TOO_MANY,
+    TRY_AGAIN,
+    Connection,
+    accept,
+    refuse,
+)
 from websocket.frames import (
     CLIENT_FRAME,
     ApproveFrame,
@@ -42,6 +54,7 @@ from websocket.frames import (
 
 T = TypeVar("T")
 
+_REVOKED = "what you have shown is not valid any more: sign in again"
 _GOODBYE_SECONDS = 3.0
 """For all clients together to hear that the service goes: more than the one that does not read is given."""
 
@@ -58,9 +71,12 @@ class SocketLimits:
 class ConnectionManager:
     """Every open socket of this replica."""
 
-    def __init__(self, chat: ChatService, approvals: ApprovalService, limits: SocketLimits) -> None:
+    def __init__(
+        self, chat: ChatService, approvals: ApprovalService, rights: RightsInUse, limits: SocketLimits
+    ) -> None:
         self._chat = chat
         self._approvals = approvals
+        self._rights = rights
         self._limits = limits
         self._connections: set[Connection] = set()
         self._nobody = asyncio.Event()
@@ -79,19 +95,19 @@ class ConnectionManager:
         return len(self._connections)
 
     async def serve(
-        self, socket: WebSocket, owner_id: UserId, session_id: SessionId, *, after: int | None, epoch: UUID | None
+        self, socket: WebSocket, caller: Caller, session_id: SessionId, *, after: int | None, epoch: UUID | None
     ) -> None:
-        """Serve one session's socket until it closes."""
+        """Serve one session's socket until it closes, or the caller's right is taken away."""
         circumstances().session_id = session_id
-        with self.admit(socket, owner_id) as connection:
+        with self.admit(socket, caller) as connection:
             if connection is None:
                 await refuse(socket, TOO_MANY, "too many connections")
                 return
             try:
-                async with self._chat.attach(owner_id, session_id, after=after, epoch=epoch) as attachment:
-                    await socket.accept()
+                async with self._chat.attach(caller.user_id, session_id, after=after, epoch=epoch) as attachment:
+                    await accept(socket)
                     channel = SessionChannel(
-                        connection, self._chat, self._approvals, owner_id, session_id, self.budget(owner_id)
+                        connection, self._chat, self._approvals, caller, session_id, self.budget(caller.user_id)
                     )
                     await channel.run(attachment, backlog_characters=self._limits.backlog_characters)
             except NotFound:
@@ -100,8 +116,10 @@ class ConnectionManager:
                 await refuse(socket, TRY_AGAIN, "the database cannot be reached just now")
 
     @contextmanager
-    def admit(self, socket: WebSocket, owner_id: UserId) -> Generator[Connection | None, None, None]:
+    def admit(self, socket: WebSocket, caller: Caller) -> Generator[Connection | None, None, None]:
         """A connection for this socket while it is open; None if the user has too many."""
+        owner_id = caller.user_id
+        circumstances().credential = caller.credential
         if self._per_user[owner_id] >= self._limits.connections_per_user:
             yield None
             return
@@ -110,7 +128,8 @@ class ConnectionManager:
         self._nobody.clear()
         self._per_user[owner_id] += 1
         try:
-            yield connection
+            with self._rights.used(caller, lambda: connection.close(NOT_AUTHENTICATED, _REVOKED)):
+                yield connection
         finally:
             self._connections.discard(connection)
             if not self._connections:
@@ -173,18 +192,19 @@ class SessionChannel:
         connection: Connection,
         chat: ChatService,
         approvals: ApprovalService,
-        owner_id: UserId,
+        caller: Caller,
         session_id: SessionId,
         budget: FrameBudget,
     ) -> None:
         self._connection = connection
         self._chat = chat
         self._approvals = approvals
-        self._owner_id = owner_id
+        self._caller = caller
+        self._owner_id = caller.user_id
         self._session_id = session_id
         self._budget = budget
         self._shown_from = 0
-        self._is_first = True
+        self._may_introduce_itself = caller.credential is None
 
     async def run(self, attachment: Attachment, *, backlog_characters: int) -> None:
         """Say where the session stands, then relay events out and frames in."""
@@ -224,7 +244,7 @@ class SessionChannel:
                 self._push(error_frame(error))
             except DatabaseError:
                 self._push(error_frame(Unavailable()))
-            self._is_first = False
+            self._may_introduce_itself = False
             if self._budget.is_flooded:
                 self._connection.close(TOO_MANY, "too many frames")
 
@@ -233,12 +253,15 @@ class SessionChannel:
             case InterruptFrame():
                 # Counted but never refused: whoever wants to stop must be able to.
                 spend_quietly(self._budget)
+                check_may_chat(self._caller)
                 await self._chat.interrupt(self._owner_id, self._session_id, frame.run_id and RunId(frame.run_id))
             case MessageFrame() | RegenerateFrame():
                 self._budget.spend()
-                await self._send(_wanted(frame))
+                check_may_chat(self._caller)
+                await self._send(_wanted(frame, self._caller))
             case ApproveFrame():
                 self._budget.spend()
+                check_may_chat(self._caller)
                 word = Word(frame.decision, frame.arguments, frame.remember)
                 await self._approvals.decide(self._owner_id, self._session_id, frame.tool_call_id, word)
             case PingFrame():
@@ -246,7 +269,7 @@ class SessionChannel:
                 self._push(PongFrame(nonce=frame.nonce))
             case AuthenticateFrame():
                 self._budget.spend()
-                if not self._is_first:
+                if not self._may_introduce_itself:
                     raise InvalidRequest("authenticate is taken only as the first frame.", field="type")
             case _:
                 assert_never(frame)
@@ -266,7 +289,7 @@ class SessionChannel:
         self._connection.push(frame.model_dump_json(exclude_none=True))
 
 
-def _wanted(frame: MessageFrame | RegenerateFrame) -> Send | Regenerate:
+def _wanted(frame: MessageFrame | RegenerateFrame, caller: Caller) -> Send | Regenerate:
     """The frame in the words of the chat service."""
     persona_id = frame.persona_id and PersonaId(frame.persona_id)
     who_answers = (persona_id, frame.connection_id, frame.model, frame.controls)
@@ -275,10 +298,23 @@ def _wanted(frame: MessageFrame | RegenerateFrame) -> Send | Regenerate:
             replaces = frame.replaces and MessageId(frame.replaces)
             files = [FileId(file_id) for file_id in frame.attachments]
             return Send(
-                frame.contents, frame.client_message_id, frame.when_busy, *who_answers, replaces, attachments=files
+                frame.contents,
+                frame.client_message_id,
+                frame.when_busy,
+                *who_answers,
+                replaces,
+                attachments=files,
+                credential_id=caller.credential_id,
             )
         case RegenerateFrame():
-            return Regenerate(MessageId(frame.message_id), frame.client_message_id, frame.when_busy, *who_answers)
+            sent_as = frame.client_message_id
+            return Regenerate(MessageId(frame.message_id), sent_as, frame.when_busy, *who_answers, caller.credential_id)
+
+
+def check_may_chat(caller: Caller) -> None:
+    """Raises `InsufficientScope` for whoever may only look on."""
+    if not caller.may("chat"):
+        raise InsufficientScope("What you have shown allows to read here and no more.", scope="chat")
 
 
 def spend_quietly(budget: FrameBudget) -> None:

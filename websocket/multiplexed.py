@@ -3,25 +3,35 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Literal
+from typing import Any, assert_never
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.websockets import WebSocket
 
 from db.errors import DatabaseError
-from db.ids import PersonaId, RunId, SessionId, UserId
+from db.ids import PersonaId, RunId, SessionId
 from db.records import RunRecord
+from services.accounts.caller import Caller
 from services.chat import ChatService
 from services.errors import CallerError, ColloquyError, InvalidRequest, NotFound, NothingRunning, Unavailable
 from services.inbox import Send
 from services.runs.feed import Frame, JournalGone, PastIsGone
 from services.sessions import SessionService
-from websocket.connection import SLOW_READER, TOO_MANY, Connection, refuse
+from websocket.connection import SLOW_READER, TOO_MANY, Connection, accept, refuse
+from websocket.dialect import (
+    DIALECT_FRAME,
+    CancelFrame,
+    ChatData,
+    ChatFrame,
+    DialectAuthenticate,
+    DialectPing,
+    MultiplexedClientFrame,
+)
 from websocket.manager import (
     ConnectionManager,
     FrameBudget,
+    check_may_chat,
     error_frame,
     parse_frame,
     spend_quietly,
@@ -34,136 +44,6 @@ class ProviderHostNotAllowed(CallerError):
     """A chat cannot name a provider's address or key: choose a connection by its name."""
 
     code = "provider_host_not_allowed"
-
-
-class Dialect(BaseModel):
-    """An envelope of this dialect."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class ChatData(Dialect):
-    """What is asked, of whom."""
-
-    message: str
-    provider: str | None = None
-    persona_id: UUID | None = None
-    conversation_id: UUID | None = None
-    provider_settings: dict[str, Any] = Field(default_factory=dict[str, Any])
-    chat_controls: dict[str, Any] = Field(default_factory=dict[str, Any])
-
-
-class ChatFrame(Dialect):
-    """Answer this; a chat that runs in the same conversation is cancelled."""
-
-    type: Literal["chat"]
-    data: ChatData
-
-
-class CancelFrame(Dialect):
-    """Stop the chat with that chat session id."""
-
-    type: Literal["cancel"]
-    session_id: UUID
-
-
-class DialectPing(Dialect):
-    """Are you there?"""
-
-    type: Literal["ping"]
-    data: dict[str, Any] | None = None
-
-
-MultiplexedClientFrame = Annotated[ChatFrame | CancelFrame | DialectPing, Field(discriminator="type")]
-_CLIENT_FRAME: TypeAdapter[MultiplexedClientFrame] = TypeAdapter(MultiplexedClientFrame)
-
-
-class ConnectionData(Dialect):
-    """The id of this connection."""
-
-    session_id: UUID
-
-
-class DialectSessionStart(Dialect):
-    """You are connected."""
-
-    type: Literal["session_start"] = "session_start"
-    data: ConnectionData
-
-
-class ChatStartData(Dialect):
-    """The chat's id, and the conversation that it belongs to."""
-
-    chat_session_id: UUID
-    conversation_id: UUID
-    seq: int
-
-
-class ChatSessionStart(Dialect):
-    """Your message is stored and will be answered."""
-
-    type: Literal["chat_session_start"] = "chat_session_start"
-    data: ChatStartData
-
-
-class ChatEventData(BaseModel):
-    """Which chat this is about, and its position; the event's own fields beside them."""
-
-    model_config = ConfigDict(extra="allow")
-    chat_session_id: UUID
-    seq: int
-
-
-class ChunkData(Dialect):
-    """A piece of the reply or of the model's reasoning."""
-
-    chat_session_id: UUID
-    seq: int
-    content: str
-    thinking: str | None
-    done: bool
-
-
-class Chunk(Dialect):
-    """A piece of an answer."""
-
-    type: Literal["chunk"] = "chunk"
-    data: ChunkData
-
-
-class ChatEvent(Dialect):
-    """A stage began or ended, the reply is done, the work after it is done, or the chat was cancelled."""
-
-    type: Literal["stage_update", "done", "post_response_complete", "cancelled"]
-    data: ChatEventData
-
-
-class DialectErrorData(BaseModel):
-    """What went wrong; with `chat_session_id` and `seq` if a chat failed."""
-
-    model_config = ConfigDict(extra="allow")
-    code: str
-    message: str
-
-
-class DialectError(Dialect):
-    """Your frame could not be carried out, or a chat failed."""
-
-    type: Literal["error"] = "error"
-    data: DialectErrorData
-
-
-class DialectPong(Dialect):
-    """I am here."""
-
-    type: Literal["pong"] = "pong"
-    data: dict[str, Any] = Field(default_factory=dict[str, Any])
-
-
-MultiplexedServerFrame = Annotated[
-    DialectSessionStart | ChatSessionStart | Chunk | ChatEvent | DialectError | DialectPong,
-    Field(discriminator="type"),
-]
 
 
 def in_dialect(event: Mapping[str, Any], conversation_id: UUID) -> tuple[str, dict[str, Any]] | None:
@@ -224,7 +104,7 @@ class MultiplexedChannel:
         connection: Connection,
         chat: ChatService,
         sessions: SessionService,
-        owner_id: UserId,
+        caller: Caller,
         budget: FrameBudget,
         backlog_characters: int,
     ) -> None:
@@ -232,7 +112,9 @@ class MultiplexedChannel:
         self._connection.knows_shutdown = False
         self._chat = chat
         self._sessions = sessions
-        self._owner_id = owner_id
+        self._caller = caller
+        self._owner_id = caller.user_id
+        self._may_introduce_itself = caller.credential is None
         self._budget = budget
         self._backlog_characters = backlog_characters
         self._followers: set[asyncio.Task[None]] = set()
@@ -251,11 +133,12 @@ class MultiplexedChannel:
         while True:
             received = await self._connection.receive()
             try:
-                await self._handle(parse_frame(received, _CLIENT_FRAME, self._budget))
+                await self._handle(parse_frame(received, DIALECT_FRAME, self._budget))
             except ColloquyError as error:
                 self._push_error(error)
             except DatabaseError:
                 self._push_error(Unavailable())
+            self._may_introduce_itself = False
             if self._budget.is_flooded:
                 self._connection.close(TOO_MANY, "too many frames")
 
@@ -263,18 +146,26 @@ class MultiplexedChannel:
         match frame:
             case CancelFrame():
                 spend_quietly(self._budget)
+                check_may_chat(self._caller)
                 await self._cancel(RunId(frame.session_id))
             case ChatFrame():
                 self._budget.spend()
+                check_may_chat(self._caller)
                 await self._start(frame.data)
             case DialectPing():
                 self._budget.spend()
                 self._push("pong", frame.data or {})
+            case DialectAuthenticate():
+                self._budget.spend()
+                if not self._may_introduce_itself:
+                    raise InvalidRequest("authenticate is taken only as the first frame.", field="type")
+            case _:
+                assert_never(frame)
 
     async def _start(self, data: ChatData) -> None:
         if len(self._followers) >= _CHATS_PER_SOCKET:
             raise InvalidRequest(f"At most {_CHATS_PER_SOCKET} chats run on one socket.")
-        send = self._chat.checked(_as_send(data))  # before a conversation is opened for it
+        send = self._chat.checked(_as_send(data, self._caller))  # before a conversation is opened for it
         session_id = await self._conversation(data)
         accepted = await self._chat.send(self._owner_id, session_id, send)
         task = asyncio.create_task(self._follow(accepted.run))
@@ -341,21 +232,20 @@ class MultiplexedChannel:
 
 
 async def serve_multiplexed(
-    manager: ConnectionManager, chat: ChatService, sessions: SessionService, socket: WebSocket, owner_id: UserId
+    manager: ConnectionManager, chat: ChatService, sessions: SessionService, socket: WebSocket, caller: Caller
 ) -> None:
-    """Serve one socket of this dialect until it closes."""
-    with manager.admit(socket, owner_id) as connection:
+    """Serve one socket of this dialect until it closes, or the caller's right is taken away."""
+    with manager.admit(socket, caller) as connection:
         if connection is None:
             await refuse(socket, TOO_MANY, "too many connections")
             return
-        await socket.accept()
-        channel = MultiplexedChannel(
-            connection, chat, sessions, owner_id, manager.budget(owner_id), manager.backlog_characters
-        )
+        await accept(socket)
+        budget = manager.budget(caller.user_id)
+        channel = MultiplexedChannel(connection, chat, sessions, caller, budget, manager.backlog_characters)
         await channel.run()
 
 
-def _as_send(data: ChatData) -> Send:
+def _as_send(data: ChatData, caller: Caller) -> Send:
     settings = dict(data.provider_settings)
     model = settings.pop("model", None)
     if model is not None and not isinstance(model, str):
@@ -365,7 +255,14 @@ def _as_send(data: ChatData) -> Send:
         raise ProviderHostNotAllowed(refused=sorted(settings), known=["model"])
     controls = {key: value for key, value in data.chat_controls.items() if key != "stream"}
     persona_id = data.persona_id and PersonaId(data.persona_id)
-    return Send([data.message], persona_id=persona_id, connection=data.provider, model=model, controls=controls)
+    return Send(
+        [data.message],
+        persona_id=persona_id,
+        connection=data.provider,
+        model=model,
+        controls=controls,
+        credential_id=caller.credential_id,
+    )
 
 
 def _decoded(frame: Frame) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from api.routes import (
+    api_keys,
     approvals,
     audit,
     context,
@@ -22,6 +23,7 @@ from api.routes import (
 from api.routes.sessions import conversations_router, sessions_router
 
 routers: tuple[APIRouter, ...] = (
+    api_keys.router,
     images.router,
     library.router,
     personas.router,

@@ -4,9 +4,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, WebSocket
 
-from api.dependencies import Chat, CurrentSettings, CurrentUser, Sessions, Sockets
+from api.dependencies import Chat, CurrentSettings, FrontDoor, Sessions, Sockets
 from api.settings import Settings
 from db.ids import SessionId
+from websocket import dialect, frames
 from websocket.connection import FOREIGN_ORIGIN, MALFORMED, refuse
 from websocket.multiplexed import serve_multiplexed
 from websocket.origin import is_own_origin
@@ -16,7 +17,7 @@ router = APIRouter()
 
 @router.websocket("/ws/chat/{session_id}")
 async def session_socket(
-    socket: WebSocket, session_id: str, user: CurrentUser, sockets: Sockets, settings: CurrentSettings
+    socket: WebSocket, session_id: str, door: FrontDoor, sockets: Sockets, settings: CurrentSettings
 ) -> None:
     """One socket, one session: see `/asyncapi.json`."""
     if not _is_ours(socket, settings):
@@ -27,18 +28,22 @@ async def session_socket(
     except ValueError as error:
         await refuse(socket, MALFORMED, str(error))
         return
-    await sockets.serve(socket, user, id, after=after, epoch=epoch)
+    caller = await door.admit(socket, id, frames.read_proof)
+    if caller is not None:
+        await sockets.serve(socket, caller, id, after=after, epoch=epoch)
 
 
 @router.websocket("/ws/chat")
 async def multiplexed_socket(
-    socket: WebSocket, user: CurrentUser, sockets: Sockets, chat: Chat, sessions: Sessions, settings: CurrentSettings
+    socket: WebSocket, door: FrontDoor, sockets: Sockets, chat: Chat, sessions: Sessions, settings: CurrentSettings
 ) -> None:
     """One socket, many chats: see `/asyncapi.json`."""
     if not _is_ours(socket, settings):
         await refuse(socket, FOREIGN_ORIGIN, "this page may not use this service")
         return
-    await serve_multiplexed(sockets, chat, sessions, socket, user)
+    caller = await door.admit(socket, None, dialect.read_proof)
+    if caller is not None:
+        await serve_multiplexed(sockets, chat, sessions, socket, caller)
 
 
 def _is_ours(socket: WebSocket, settings: Settings) -> bool:

@@ -12,6 +12,7 @@ from api.dependencies import (
     Chat,
     ChattingCaller,
     ChattingUser,
+    CurrentCaller,
     CurrentUser,
     Replies,
     Sessions,
@@ -108,7 +109,7 @@ async def interrupt_run(
 @router.get("/events", operation_id="streamEvents", response_class=StreamingResponse, responses=_STREAM | problems(404))
 async def stream_events(
     session_id: UUID,
-    user: CurrentUser,
+    caller: CurrentCaller,
     chat: Chat,
     streams: Streams,
     until_sent: UntilSent,
@@ -119,11 +120,11 @@ async def stream_events(
     """Events of a session from a position on, as they happen; without one, from the beginning of the active run."""
     position = after if last_event_id is None else last_event_id
     attached = await until_sent.enter_async_context(
-        chat.attach(user, SessionId(session_id), after=position, epoch=epoch)
+        chat.attach(caller.user_id, SessionId(session_id), after=position, epoch=epoch)
     )
     if attached.resync is None:
-        return streams.open(attached.reader.next)
-    return streams.open(attached.reader.next, resync_event(attached.resync, attached.position, chat.epoch))
+        return streams.open(caller, attached.reader.next)
+    return streams.open(caller, attached.reader.next, resync_event(attached.resync, attached.position, chat.epoch))
 
 
 @router.get("/runs", operation_id="listRuns", responses=problems(404))
@@ -166,7 +167,7 @@ async def _answer(
     if not _wants_events(request):
         return ReplyAnswer.of(await replies.ask(caller.user_id, session_id, send))
     _, frames = await until_sent.enter_async_context(replies.follow(caller.user_id, session_id, send))
-    return streams.open(frames.next)
+    return streams.open(caller, frames.next)
 
 
 def _wants_events(request: Request) -> bool:

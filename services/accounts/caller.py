@@ -5,6 +5,7 @@ from typing import Final, Literal
 from uuid import UUID
 
 from db.ids import LOCAL_OWNER, UserId
+from db.records import HeldRight
 
 Scope = Literal["read", "write", "chat", "admin"]
 """read: look at what is one's own. write: change it. chat: send messages, stop replies, decide about tools.
@@ -42,3 +43,10 @@ class Caller:
 
 LOCAL_CALLER: Final = Caller(LOCAL_OWNER, ALL_SCOPES)
 """Whoever reaches a service without accounts: its owner."""
+
+
+def caller_of(held: HeldRight) -> Caller:
+    """Who holds that right. Who is no administrator any more has nothing of what they gave away as one."""
+    scopes = ALL_SCOPES if held.is_admin else USER_SCOPES
+    credential = Credential("api_key" if held.is_key else "sign_in", held.credential_id)
+    return Caller(held.user_id, frozenset(scope for scope in scopes if scope in held.scopes), credential)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Protocol
@@ -67,7 +67,9 @@ class RunEngine:
         lease_seconds: float,
         retention_seconds: float,
         reply_bytes: int,
+        heard: Mapping[str, Callable[[str], None]],
     ) -> None:
+        """`heard` are notifications that others want to be told of, by their channels."""
         self.replica_id = replica_id
         self._database = database
         self._runs = runs
@@ -81,6 +83,7 @@ class RunEngine:
         self._lease = lease_seconds
         self._retention = retention_seconds
         self._reply_bytes = reply_bytes
+        self._heard = heard
         self._active: dict[RunId, ActiveRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._interrupts: dict[RunId, None] = {}
@@ -347,6 +350,7 @@ class RunEngine:
                 "colloquy_approvals": self._decisions.heard,
                 "colloquy_replicas": self._heard_replica,
                 "colloquy_work": self._heard_of_work,
+                **self._heard,
             },
             lost=self._lost_connection,
         )

@@ -14,8 +14,8 @@ from pydantic import TypeAdapter
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from websocket.dialect import MultiplexedServerFrame
 from websocket.frames import SERVER_FRAME
-from websocket.multiplexed import MultiplexedServerFrame
 
 PATIENCE = 10.0
 _DIALECT_FRAME: TypeAdapter[MultiplexedServerFrame] = TypeAdapter(MultiplexedServerFrame)
