@@ -17,7 +17,7 @@ from services.accounts.tickets import Tickets
 from services.audit import AuditLog
 from services.runs.afterwork import Afterwork
 from services.runs.engine import RunEngine
-from websocket.authentication import Door, DoorLimits, GuardedDoor, OpenDoor
+from websocket.authentication import Door, OpenDoor
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,7 @@ def make_access(settings: Settings, database: Database, audit: AuditLog) -> Acce
     alarm = Alarm(store)
     keys = ApiKeys(ApiKeyStore(database), alarm, audit, per_user=limits.api_keys_per_user)
     tickets = Tickets(TicketStore(database), seconds=timeouts.ticket, per_user=limits.tickets_per_user)
-    door_limits = DoorLimits(timeouts.authenticate, limits.strangers_per_address, limits.strangers)
-    door = OpenDoor() if settings.auth_mode == "local" else GuardedDoor(keys, tickets, door_limits)
-    return Access(keys, tickets, door, RightsInUse(), alarm, store)
+    return Access(keys, tickets, OpenDoor(), RightsInUse(), alarm, store)
 
 
 async def watch_rights(

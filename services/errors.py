@@ -75,7 +75,7 @@ class Conflict(CallerError):
 class NoAccounts(Conflict):
     """This service has no accounts (AUTH_MODE=local): whoever reaches it is its owner and needs to show nothing."""
 
-    code = "no_accounts"
+    code = "accounts_are_off"
 
 
 class NothingRunning(Conflict):

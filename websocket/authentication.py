@@ -42,10 +42,10 @@ ReadProof = Callable[[str], Proof | None]
 
 
 class Authenticator(Protocol):
-    """Knows whose a bearer token is."""
+    """Finds out who asks."""
 
-    async def authenticate(self, bearer: str) -> Caller:
-        """Who shows that access token or API key. Raises `NotAuthenticated`."""
+    async def authenticate(self, shown: str | None) -> Caller:
+        """Who showed this access token or API key; None is who showed nothing. Raises `NotAuthenticated`."""
         ...
 
 

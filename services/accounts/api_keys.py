@@ -110,8 +110,8 @@ class ApiKeys:
         await self._alarm.sound()
         await self._audit.note(caller, "api_key.revoke", key_id)
 
-    async def authenticate(self, text: str) -> Caller:
-        """Who shows that key. Raises `NotAuthenticated`."""
+    async def verify(self, text: str) -> Caller:
+        """Whose key that is, and what it allows: never more than its owner may. Raises `NotAuthenticated`."""
         used = await self._store.use(_hash(text), note_after_seconds=_NOTED_AFTER) if is_key(text) else None
         if used is None:
             raise NotAuthenticated("That API key is not valid, or not any more.")
@@ -126,12 +126,14 @@ class ApiKeys:
             raise NoAccounts
         _check_is_sign_in(caller)
         if missing := sorted(set(scopes) - caller.scopes):
-            raise InsufficientScope(f"You cannot give what you have not: {', '.join(missing)}.", scopes=missing)
+            raise InsufficientScope(
+                f"You cannot give what you have not: {', '.join(missing)}.", scope=" ".join(missing)
+            )
 
 
 def _check_is_sign_in(caller: Caller) -> None:
     if caller.credential is None or caller.credential.kind != "sign_in" or not caller.may("write"):
-        raise InsufficientScope("Keys are made and deleted by people: sign in for that.")
+        raise InsufficientScope("Keys are made and deleted by people: sign in for that.", scope="write")
 
 
 def _hash(text: str) -> bytes:
