@@ -29,6 +29,7 @@ REVOKED: Final = "revoked"
 """Who stopped a run, where nobody did but its right was taken away."""
 
 _LOOK_SECONDS = 2.0
+"""With what it takes to look and to stop, well within the promised five."""
 _LONGEST_LOOK = 10.0
 """A database that takes longer is as good as away."""
 _SESSIONS_AT_ONCE = 8
@@ -48,6 +49,7 @@ class Revocations:
         afterwork: Afterwork,
         tickets: Tickets,
         alarm: Alarm,
+        look_seconds: float = _LOOK_SECONDS,
     ) -> None:
         self._store = store
         self._rights = rights
@@ -55,6 +57,7 @@ class Revocations:
         self._afterwork = afterwork
         self._tickets = tickets
         self._alarm = alarm
+        self._look_seconds = look_seconds
         self._is_blind = False
 
     @asynccontextmanager
@@ -89,7 +92,7 @@ class Revocations:
             if looks % _SWEEP_EVERY == 0:
                 with suppress(DatabaseError):
                     await self._tickets.sweep()
-            await self._alarm.wait(_LOOK_SECONDS)
+            await self._alarm.wait(self._look_seconds)
 
     async def _look_or_wait(self) -> None:
         try:
