@@ -9,8 +9,8 @@ from db.ids import RunId, SessionId
 from db.pool import Database
 from db.stores.rows import records
 
-RevokedKind = Literal["credential", "queued", "running", "after"]
-"""A sign-in or key; a run that waits or is performed; the work after a reply."""
+RevokedKind = Literal["credential", "queued", "running", "waiting", "working"]
+"""A sign-in or key; a run that waits or is performed; work after a reply that waits or is being done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class RightsStore:
                     SELECT state AS kind, id, session_id, owner_id, credential_id, first_seq
                     FROM runs WHERE state <> 'finished'
                     UNION ALL
-                    SELECT 'after', r.id, r.session_id, r.owner_id, r.credential_id, r.first_seq
+                    SELECT p.state, r.id, r.session_id, r.owner_id, r.credential_id, r.first_seq
                     FROM post_responses p JOIN runs r ON r.id = p.run_id WHERE p.state <> 'done'
                 ), asked AS (
                     SELECT 'credential' AS kind, c.id, NULL::uuid AS session_id, c.id AS credential_id,

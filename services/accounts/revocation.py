@@ -109,8 +109,8 @@ class Revocations:
             self._is_blind = False
 
     async def _stop(self, work: Sequence[RevokedRecord]) -> None:
-        """Stop what has no right to go on, session by session."""
-        here = {run.record.id for run in self._engine.performing}
+        """Stop what has no right to go on, session by session; what is done elsewhere is stopped there."""
+        here = {work.record.id for work in self._under_way()}
         room = asyncio.Semaphore(_SESSIONS_AT_ONCE)
 
         async def stop(session_id: SessionId, items: Sequence[RevokedRecord]) -> None:
@@ -120,7 +120,7 @@ class Revocations:
                     for item in items:
                         if item.kind == "queued" or (item.kind == "running" and item.run_id in here):
                             await self._engine.interrupt(session_id, item.run_id, REVOKED)
-                        elif item.kind == "after":
+                        elif item.kind == "waiting" or (item.kind == "working" and item.run_id in here):
                             await self._afterwork.interrupt(session_id, item.run_id, REVOKED)
                 except DatabaseError:
                     _log.warning("what runs in session %s is stopped at the next look", session_id, exc_info=True)
