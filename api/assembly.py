@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from api.access import Access, make_access, watch_rights
+from api.accounts import Accounts, open_accounts
 from api.bookkeeping import Bookkeeping, open_bookkeeping
+from api.keys import secret_keys
 from api.prompts import open_prompts
 from api.settings import Settings
 from api.streams import EventStreams
 from api.tool_servers import make_pool
 from api.tooling import make_tooling
-from db.ids import LOCAL_OWNER, ReplicaId, new_id
+from db.ids import ReplicaId, new_id
 from db.migrate import read_migrations
 from db.pool import Database
 from db.stores.accepting import AcceptStore
@@ -43,7 +45,6 @@ from db.stores.sessions import SessionStore
 from db.stores.steering import SteeringStore
 from db.stores.tool_calls import ToolCallStore
 from db.stores.transfer import TransferStore
-from db.stores.users import UserStore
 from services.audit import AuditLog
 from services.casting import CastingOffice
 from services.chat import ChatLimits, ChatService
@@ -101,6 +102,7 @@ class Services:
 
     settings: Settings
     audit: AuditLog
+    accounts: Accounts
     chat: ChatService
     sessions: SessionService
     approvals: ApprovalService
@@ -142,10 +144,12 @@ async def open_services(
     """
     database = await Database.connect(database_url, size=settings.limits.pool_size, durable=settings.journal.durable)
     stack.push_async_callback(database.close)
-    await UserStore(database).ensure(LOCAL_OWNER, "You")
+    secrets = secret_keys(settings)
     audit = AuditLog(AuditStore(database), retention_days=settings.audit_days)
     await stack.enter_async_context(audit.running())
-    access = make_access(settings, database, audit)
+    access = make_access(settings, database, secrets, audit)
+    welcome = Welcome(FirstRunStore(database))
+    accounts = await open_accounts(settings, database, secrets, access, audit, welcome, stack)
     providers = Providers(_provider_settings(settings))
     stack.push_async_callback(providers.aclose)
     tokens = TokenCounter()
@@ -164,8 +168,6 @@ async def open_services(
     images = ImageService(settings.data_dir / "images", _image_limits(settings))
     module_service = ModuleService(modules, await stack.enter_async_context(ScriptChecker()), audit)
     persona_service = PersonaService(personas, modules, templates, images, providers, audit)
-    if settings.first_run_content:
-        await Welcome(FirstRunStore(database)).greet(LOCAL_OWNER)
     feeds = Feeds(events)
     journal = Journal(
         events,
@@ -250,6 +252,7 @@ async def open_services(
     return Services(
         settings=settings,
         audit=audit,
+        accounts=accounts,
         chat=chat,
         sessions=session_service,
         approvals=approvals,

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 
+from api.keys import secret_keys
 from api.known_secrets import known_secrets
 from api.listening import CannotListen
 from api.logs import set_up_logs
@@ -28,7 +29,10 @@ def main(arguments: Sequence[str]) -> int:
         return _complain(_USAGE, 2)
     try:
         settings = load_settings()
-        servers = tool_servers(settings)  # a file that cannot be used is told of here, not in the middle of the start
+        # Files that cannot be used are told of here, not in the middle of the start.
+        servers = tool_servers(settings)
+        if command is _serve:
+            secret_keys(settings)
     except BadSettings as problems:
         return _complain(f"Settings that cannot be used (from the environment or .env):\n{problems}", 2)
     redactor = Redactor(known_secrets(settings, servers))

@@ -7,18 +7,28 @@ from typing import Annotated
 from fastapi import Depends, Header
 from starlette.requests import HTTPConnection, Request
 
-from api.assembly import Services
+from api.callers import (
+    Administrator,
+    ChattingCaller,
+    ChattingUser,
+    CurrentCaller,
+    CurrentUser,
+    ReadingCaller,
+    services_of,
+)
 from api.errors import UnsupportedMediaType
 from api.settings import Settings
 from api.streams import EventStreams
-from db.ids import UserId
 from services.accounts.api_keys import ApiKeys
-from services.accounts.caller import LOCAL_CALLER, Caller
+from services.accounts.profiles import Profiles
+from services.accounts.registration import Registration
+from services.accounts.sign_ins import SignIns
 from services.accounts.tickets import Tickets
 from services.audit import AuditLog
 from services.chat import ChatService
 from services.contexts import ContextService
 from services.editing import MessageEditor
+from services.errors import NoAccounts
 from services.exporting import SessionExporter
 from services.files.service import FileService
 from services.forks import ForkService
@@ -44,18 +54,8 @@ from services.tools.toolbox import Toolbox
 from websocket.authentication import Door
 from websocket.manager import ConnectionManager
 
-
-def services_of(connection: HTTPConnection) -> Services:
-    """What the lifespan made."""
-    return connection.app.state.services
-
-
-def _caller() -> Caller:
-    return LOCAL_CALLER
-
-
-def _user(caller: Annotated[Caller, Depends(_caller)]) -> UserId:
-    return caller.user_id
+__all__ = ["Administrator", "ChattingCaller", "ChattingUser", "CurrentCaller", "CurrentUser", "ReadingCaller"]
+"""Routes find all that they ask for here; who asks has a file of its own."""
 
 
 def _idempotency(connection: HTTPConnection) -> Idempotency:
@@ -64,6 +64,18 @@ def _idempotency(connection: HTTPConnection) -> Idempotency:
 
 def _settings(connection: HTTPConnection) -> Settings:
     return services_of(connection).settings
+
+
+def _registration(connection: HTTPConnection) -> Registration:
+    return services_of(connection).accounts.registration
+
+
+def _sign_ins(connection: HTTPConnection) -> SignIns:
+    return services_of(connection).accounts.sign_ins
+
+
+def _profiles(connection: HTTPConnection) -> Profiles:
+    return services_of(connection).accounts.profiles
 
 
 def _chat(connection: HTTPConnection) -> ChatService:
@@ -186,21 +198,12 @@ def _streams(connection: HTTPConnection) -> EventStreams:
     return services_of(connection).streams
 
 
-CurrentCaller = Annotated[Caller, Depends(_caller)]
-"""As `CurrentUser`, with what they showed."""
-CurrentUser = Annotated[UserId, Depends(_user)]
-"""Who asks: may `read` with GET, and `write` with anything else."""
-ReadingCaller = Annotated[Caller, Depends(_caller)]
-"""Who asks, with what they showed: may `read`, whatever the method."""
-ChattingUser = Annotated[UserId, Depends(_user)]
-"""Who asks: may `chat`."""
-ChattingCaller = Annotated[Caller, Depends(_caller)]
-"""As `ChattingUser`, with what they showed."""
-Administrator = Annotated[Caller, Depends(_caller)]
-"""Who asks: may `admin`."""
 Audit = Annotated[AuditLog, Depends(_audit)]
 Idempotent = Annotated[Idempotency, Depends(_idempotency)]
 CurrentSettings = Annotated[Settings, Depends(_settings)]
+UserRegistration = Annotated[Registration, Depends(_registration)]
+SignInService = Annotated[SignIns, Depends(_sign_ins)]
+UserProfiles = Annotated[Profiles, Depends(_profiles)]
 KeysOfUsers = Annotated[ApiKeys, Depends(_keys)]
 SocketTickets = Annotated[Tickets, Depends(_tickets)]
 FrontDoor = Annotated[Door, Depends(_door)]
@@ -239,6 +242,12 @@ async def _until_sent() -> AsyncGenerator[AsyncExitStack, None]:
 
 UntilSent = Annotated[AsyncExitStack, Depends(_until_sent)]
 """What is entered here is left when the response has been sent, or its client has gone."""
+
+
+def needs_accounts(settings: CurrentSettings) -> None:
+    """Say clearly that there are no accounts here, where there are none."""
+    if settings.auth_mode == "local":
+        raise NoAccounts
 
 
 async def takes_json(request: Request) -> None:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from api.route_names import route_of
 from api.schemas.problems import FieldProblem, Problem
 from db.errors import DatabaseUnavailable, WriteConflict
+from services.accounts.registration import InvitationNeeded, RegistrationClosed
 from services.errors import (
     CallerError,
     ColloquyError,
@@ -95,6 +96,8 @@ STATUSES: Mapping[type[ColloquyError], HTTPStatus] = {
     ForeignOrigin: HTTPStatus.FORBIDDEN,
     NotAuthenticated: HTTPStatus.UNAUTHORIZED,
     InsufficientScope: HTTPStatus.FORBIDDEN,
+    RegistrationClosed: HTTPStatus.FORBIDDEN,
+    InvitationNeeded: HTTPStatus.FORBIDDEN,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
     SessionBusy: HTTPStatus.CONFLICT,
@@ -144,8 +147,6 @@ def problem_of(error: ColloquyError, connection: HTTPConnection) -> Response:
     details = dict(error.details)
     field = details.pop("field", None)
     errors = [] if field is None else [FieldProblem(pointer=_pointer_of(error, field), detail=error.message)]
-    retry_after = details.get("retry_after", _RETRY_AFTER if status in _WAITING else None)
-    headers = {} if retry_after is None else {"retry-after": str(round(retry_after) or 1)}
     return respond(
         connection,
         status,
@@ -155,8 +156,17 @@ def problem_of(error: ColloquyError, connection: HTTPConnection) -> Response:
         retryable=error.retryable,
         resend_safe=error.resend_safe,
         details=details,
-        headers=headers,
+        headers=_headers(error, status),
     )
+
+
+def _headers(error: ColloquyError, status: HTTPStatus) -> dict[str, str]:
+    retry_after = error.details.get("retry_after", _RETRY_AFTER if status in _WAITING else None)
+    if retry_after is not None:
+        return {"retry-after": str(round(retry_after) or 1)}
+    if isinstance(error, InsufficientScope):
+        return {"www-authenticate": f'Bearer error="insufficient_scope", scope="{error.details["scope"]}"'}
+    return {"www-authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else {}
 
 
 def status_of(error: ColloquyError) -> HTTPStatus:

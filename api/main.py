@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
+from api.accounts import setup_lines
 from api.assembly import Services, open_services
 from api.errors import register_error_handlers
 from api.logs import name_replica
@@ -59,8 +60,10 @@ async def _drain(services: Services) -> None:
 
 def _banner(services: Services) -> list[str]:
     names = services.providers.names
+    setup = setup_lines(services.accounts)
     if services.providers.default == "demo":
-        return ["No model server is configured: the offline demo answers. Set OPENAI_API_KEY or start Ollama."]
+        return [*setup, "No model server is configured: the offline demo answers. Set OPENAI_API_KEY or start Ollama."]
     return [
-        f"Model servers: {', '.join(name for name in names if name != 'demo')}; default: {services.providers.default}"
+        *setup,
+        f"Model servers: {', '.join(name for name in names if name != 'demo')}; default: {services.providers.default}",
     ]

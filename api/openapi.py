@@ -12,6 +12,7 @@ from websocket.frames import ClientFrame, ServerFrame
 _REFERENCE = "#/components/schemas/{model}"
 _ABOUT = "Chat with personas. Whatever a client was shown is stored, and can be read again from where it stopped."
 _TAGS = [
+    {"name": "auth", "description": "Accounts: registering, signing in and out."},
     {"name": "sessions", "description": "Chat threads."},
     {"name": "conversations", "description": "The same chat threads under their other name."},
     {"name": "messages", "description": "What was said, whole and for good."},

@@ -20,6 +20,8 @@ class Limits(SettingGroup):
     """The largest WebSocket message taken from a client."""
     frames_per_minute: PositiveInt = 600
     """Frames that one user may send in a minute, on all sockets together; each process counts for itself."""
+    sign_ins_per_user: PositiveInt = 100
+    """Devices that one user may be signed in with; one more ends the oldest."""
     connections_per_user: PositiveInt = 200
     """Sockets that one user may have open, whatever they showed; each process counts for itself."""
     strangers: PositiveInt = 1_000
@@ -88,6 +90,45 @@ class Limits(SettingGroup):
     """Calls that one tool server is given at once; further ones wait."""
     tool_server_copies: PositiveInt = 16
     """Processes of tool servers that are kept for one user or session each, all together."""
+
+
+class Tokens(SettingGroup):
+    """How long what was given at a sign-in is good for (with accounts)."""
+
+    access_seconds: Annotated[int, Field(ge=10, le=86_400)] = 900
+    """An access token; each request is checked against the database anyway."""
+    refresh_seconds: Annotated[int, Field(ge=60, le=31_536_000)] = 2_592_000
+    """A sign-in that does not come back; each refresh begins it anew."""
+
+
+class Passwords(SettingGroup):
+    """What it takes to verify a password: Argon2id (RFC 9106). Stored ones are brought up to it at the next sign-in."""
+
+    memory_kib: Annotated[int, Field(ge=8, le=4_194_304)] = 47_104
+    """Memory of one verification."""
+    passes: Annotated[int, Field(ge=1, le=100)] = 1
+    """Passes over that memory."""
+    lanes: Annotated[int, Field(ge=1, le=16)] = 1
+    """Threads of one verification; MEMORY_KIB is at least eight times as much."""
+    at_once: PositiveInt = 2
+    """Verifications at once."""
+    waiting: PositiveInt = 50
+    """Further ones that may wait; beyond that people are asked to come again."""
+
+
+class Guessing(SettingGroup):
+    """How often passwords, codes and tokens may be tried, counted by each process for itself."""
+
+    seconds: PositiveInt = 900
+    """Within how long the attempts are counted."""
+    per_account_and_address: PositiveInt = 10
+    """Sign-ins to one account from one address that fail."""
+    per_account: PositiveInt = 100
+    """Sign-ins to one account from addresses that it was not signed in from before."""
+    per_address: PositiveInt = 100
+    """Sign-ins from one address."""
+    registrations_per_address: PositiveInt = 20
+    """Registrations from one address."""
 
 
 class Titles(SettingGroup):

@@ -26,9 +26,23 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from api.logs import LogFormat
-from api.setting_groups import Context, Journal, Limits, SandboxLimits, SettingGroup, Timeouts, Titles
+from api.setting_groups import (
+    Context,
+    Guessing,
+    Journal,
+    Limits,
+    Passwords,
+    SandboxLimits,
+    SettingGroup,
+    Timeouts,
+    Titles,
+    Tokens,
+)
+from services.accounts.secrets import SHORTEST_SECRET, weakness_of
 
 OpenAIApi = Literal["chat_completions", "responses"]
+
+_ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - to ask for a name there, not to listen
 
 
 class BadSettings(Exception):
@@ -36,10 +50,18 @@ class BadSettings(Exception):
 
 
 def _origin(text: str) -> str:
+    if "*" in text:
+        raise ValueError("names each site: with a * any page in the world could act for whoever opens it")
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query or parts.fragment:
         raise ValueError(f"{text!r} is not an origin such as https://chat.example.org (no path, no final slash)")
     return text.lower()
+
+
+def _host(text: str) -> str:
+    if "*" in text or "/" in text:
+        raise ValueError(f"{text!r} is not a name such as chat.example.org, with a port or without")
+    return text
 
 
 def _http_address(text: str) -> str:
@@ -48,8 +70,19 @@ def _http_address(text: str) -> str:
     return text.rstrip("/")
 
 
-def _split(value: object) -> object:
-    return tuple(word for part in value.split(",") if (word := part.strip())) if isinstance(value, str) else value
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no address or network such as 10.0.0.0/8") from error
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(word for part in text.split(",") if (word := part.strip()))
+
+
+def _listed(value: object) -> object:
+    return _split(value) if isinstance(value, str) else value
 
 
 def _lower(value: object) -> object:
@@ -57,8 +90,9 @@ def _lower(value: object) -> object:
 
 
 HttpAddress = Annotated[str, AfterValidator(_http_address)]
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], NoDecode, BeforeValidator(_listed)]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_listed)]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_listed)]
 
 
 class Settings(BaseSettings):
@@ -80,16 +114,26 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """0 takes any free port."""
     data_dir: Path = Path(".data")
-    """The embedded database and files; readable by nobody else."""
+    """The embedded database, files and the secret key; readable by nobody else."""
     database_url: SecretStr | None = None
     """A PostgreSQL (15 or newer) to use instead of the embedded one: postgresql://user:password@host/database"""
     pg_bin: Path | None = None
     """The directory of `postgres` and `initdb`, if the embedded database shall use others than it finds."""
-    auth_mode: Literal["local"] = "local"
-    """local: no logins; whoever reaches the port is the owner, so only this machine may reach it."""
+    auth_mode: Annotated[Literal["local", "accounts"], BeforeValidator(_lower)] = "local"
+    """local: no logins; whoever reaches the port is the owner, so only this machine may reach it. accounts: people
+    register and sign in."""
+    registration: Annotated[Literal["open", "invite", "closed"], BeforeValidator(_lower)] = "open"
+    """Who may register with AUTH_MODE=accounts: anybody (open), whom an administrator invited (invite), or nobody
+    (closed). The first account is the administrator's."""
+    secret_key: SecretStr | None = None
+    """What access tokens are signed with and saved keys are encrypted with: at least 32 random bytes. Otherwise one is
+    made and kept in DATA_DIR. To change it, put the new one before the old one, with a comma."""
+    trusted_proxies: Networks = ()
+    """Addresses or networks (CIDR) of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, separated by
+    commas."""
     allowed_origins: Origins = ()
     """Other web sites whose pages may use this service, separated by commas."""
-    trusted_hosts: Words = ()
+    trusted_hosts: Hosts = ()
     """Further names under which browsers reach this service, separated by commas."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
     """How much to tell: debug, info, warning or error."""
@@ -129,6 +173,9 @@ class Settings(BaseSettings):
     ollama_num_ctx: PositiveInt = 8192
     """The context window that Ollama is asked to provide, in tokens. More needs more memory."""
 
+    tokens: Tokens = Tokens()
+    passwords: Passwords = Passwords()
+    guessing: Guessing = Guessing()
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     journal: Journal = Journal()
@@ -136,11 +183,24 @@ class Settings(BaseSettings):
     titles: Titles = Titles()
     sandbox: SandboxLimits = SandboxLimits()
 
-    @field_validator("auth_mode", mode="before")
+    @property
+    def secret_keys(self) -> tuple[str, ...]:
+        """The operator's secrets, newest first; none if one is to be kept in `data_dir`."""
+        return _split(self.secret_key.get_secret_value()) if self.secret_key else ()
+
+    @field_validator("secret_key")
     @classmethod
-    def _only_local_yet(cls, value: object) -> object:
-        if value == "accounts":
-            raise ValueError("accounts do not exist yet; the only mode is local")
+    def _is_a_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        secrets = _split(value.get_secret_value()) if value else ()
+        for secret in secrets:
+            weakness = weakness_of(secret)
+            if weakness is not None:
+                raise ValueError(
+                    f"{weakness}, and whoever finds it out can sign in as anybody. Take {SHORTEST_SECRET} random bytes "
+                    "or more, such as `openssl rand -base64 48` prints, or leave it out."
+                )
+        if len(set(secrets)) < len(secrets):
+            raise ValueError("names the same secret twice")
         return value
 
     @field_validator("database_url")
@@ -163,7 +223,17 @@ class Settings(BaseSettings):
         if self.auth_mode == "local" and not _is_loopback(self.host):
             raise ValueError(
                 f"HOST={self.host} is refused with AUTH_MODE=local: there are no logins, so everybody who can reach "
-                "that address could read and write every conversation. Use 127.0.0.1, ::1 or localhost."
+                "that address could read and write every conversation. Use 127.0.0.1, ::1 or localhost, or "
+                "AUTH_MODE=accounts."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _is_known_by_name(self) -> Self:
+        if self.auth_mode == "accounts" and self.host in _ANY_ADDRESS and not self.trusted_hosts:
+            raise ValueError(
+                f"HOST={self.host} needs TRUSTED_HOSTS, the name under which browsers reach this service: without it "
+                "any site could point a name of its own here and act with what its visitors have."
             )
         return self
 

@@ -5,7 +5,20 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from db.ids import ApiKeyId, FileId, MemoryId, MessageId, ModuleId, PersonaId, RunId, SessionId, SummaryId, UserId
+from db.ids import (
+    ApiKeyId,
+    FileId,
+    InvitationId,
+    MemoryId,
+    MessageId,
+    ModuleId,
+    PersonaId,
+    RunId,
+    SessionId,
+    SignInId,
+    SummaryId,
+    UserId,
+)
 
 RunState = Literal["queued", "running", "finished"]
 MessageRole = Literal["user", "assistant", "system"]
@@ -16,6 +29,46 @@ ResultState = Literal["spoke", "failed"]
 SummaryKind = Literal["summary", "marker"]
 TextState = Literal["none", "waiting", "ready", "failed"]
 CallState = Literal["waiting", "approved", "running", "completed", "failed", "rejected", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """Somebody to whom things belong. The owner of a service without accounts has no e-mail."""
+
+    id: UserId
+    email: str | None
+    display_name: str
+    is_admin: bool
+    timezone: str | None
+    default_persona_id: PersonaId | None
+    disabled_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SignInRecord:
+    """One sign-in of a user: what a device got for a password, and keeps as long as it comes back in time."""
+
+    id: SignInId
+    user_id: UserId
+    user_agent: str
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class InvitationRecord:
+    """Lets one person register; with an e-mail only the one who has that address."""
+
+    id: InvitationId
+    email: str | None
+    created_by: UserId | None
+    created_at: datetime
+    expires_at: datetime
+    used_by: UserId | None
+    used_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,32 @@ from api.settings import Settings
 from tests.waiting import eventually
 from websocket.transport import guarded
 
-_PLAIN = {"default_provider": "demo", "first_run_content": False, "titles": {"enabled": False}}
+_PLAIN = {
+    "default_provider": "demo",
+    "first_run_content": False,
+    "titles": {"enabled": False},
+    "secret_key": "Nq0zJ8vYw3bTfLr6XgK1mUe9HsPd4CaI7oBxV2nS5yQ",
+}
+_QUICK = {
+    "auth_mode": "accounts",
+    "passwords": {"memory_kib": 8, "waiting": 1000},
+    "guessing": {
+        "per_account_and_address": 10_000,
+        "per_account": 10_000,
+        "per_address": 10_000,
+        "registrations_per_address": 10_000,
+    },
+}
 
 
 def local_settings(**changes: Any) -> Settings:
     """Settings with those changes, whatever the developer's .env and environment say. Groups are dictionaries."""
     return Settings(_env_file=None, **(_PLAIN | changes))  # pyright: ignore[reportCallIssue]
+
+
+def accounts_settings(**changes: Any) -> Settings:
+    """The same with accounts, and passwords that cost next to nothing."""
+    return local_settings(**(_QUICK | changes))
 
 
 @asynccontextmanager

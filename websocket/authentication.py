@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from db.errors import DatabaseError
 from db.ids import SessionId
+from services.accounts.authenticator import Authenticator
 from services.accounts.caller import LOCAL_CALLER, Caller
 from services.accounts.tickets import Tickets
 from services.errors import NotAuthenticated, TooManyRequests
@@ -39,14 +40,6 @@ _FIRST_FRAME_CHARACTERS = 8_192
 
 ReadProof = Callable[[str], Proof | None]
 """What a first frame shows; None if it shows nothing. Raises `ValidationError` if it is no frame."""
-
-
-class Authenticator(Protocol):
-    """Finds out who asks."""
-
-    async def authenticate(self, shown: str | None) -> Caller:
-        """Who showed this access token or API key; None is who showed nothing. Raises `NotAuthenticated`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,24 +7,35 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from api.middleware.access import Access, Observer
+from api.middleware.authentication import Authentication
 from api.middleware.body_limit import BodyLimit
 from api.middleware.failures import Failures
 from api.middleware.hosts import TrustedHosts
 from api.middleware.not_modified import NotModified
 from api.middleware.origins import OwnOrigins
+from api.middleware.proxies import TrustedProxies
 from api.middleware.request_id import RequestId
 from api.middleware.security_headers import SecurityHeaders
 from api.middleware.surroundings import Surroundings
 from api.settings import Settings
 
-_SENT = ["content-type", "if-match", "if-none-match", "idempotency-key", "last-event-id", "x-request-id"]
+_SENT = [
+    "authorization",
+    "content-type",
+    "if-match",
+    "if-none-match",
+    "idempotency-key",
+    "last-event-id",
+    "x-request-id",
+]
 _FORM_AROUND_A_FILE = 16_384
-_READ = ["etag", "link", "location", "retry-after", "x-request-id", "idempotency-replayed"]
+_READ = ["etag", "link", "location", "retry-after", "www-authenticate", "x-request-id", "idempotency-replayed"]
 
 
 def add_middleware(app: FastAPI, settings: Settings, observe: Observer) -> None:
     """Put all of it around the routes; `observe` is told of every answer."""
     layers = [
+        Middleware(TrustedProxies, networks=settings.trusted_proxies),
         Middleware(RequestId),
         Middleware(Surroundings),
         Middleware(Access, observe=observe),
@@ -34,6 +45,7 @@ def add_middleware(app: FastAPI, settings: Settings, observe: Observer) -> None:
         Middleware(TrustedHosts, names=(settings.host, *settings.trusted_hosts)),
         *_cross_origin(settings.allowed_origins),
         Middleware(OwnOrigins, allowed=settings.allowed_origins),
+        Middleware(Authentication),
         Middleware(BodyLimit, most=settings.limits.body_bytes, larger=_larger_bodies(settings)),
     ]
     for layer in reversed(layers):  # the last one added is the outermost

@@ -6,6 +6,7 @@ from api.routes import (
     api_keys,
     approvals,
     audit,
+    auth,
     context,
     documents,
     files,
@@ -23,6 +24,7 @@ from api.routes import (
 from api.routes.sessions import conversations_router, sessions_router
 
 routers: tuple[APIRouter, ...] = (
+    auth.router,
     api_keys.router,
     images.router,
     library.router,

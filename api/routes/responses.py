@@ -9,7 +9,8 @@ Responses = dict[int | str, dict[str, Any]]
 
 _MEANINGS = {
     400: "The body is not JSON, or the host is not trusted.",
-    403: "A page of a foreign origin asks for a change.",
+    401: "Nobody is known by what the request shows.",
+    403: "What was shown does not allow it, or a page of a foreign origin asks for a change.",
     404: "There is no such thing, or it is somebody else's.",
     409: "It does not fit the present state: a name is taken, or a reply is running.",
     412: "It was changed since the version that If-Match names.",
@@ -23,12 +24,13 @@ _MEANINGS = {
 }
 _NOT_MODIFIED: Responses = {304: {"description": "It is still what If-None-Match names."}}
 _ANY_REQUEST = (400, 422, 500, 503)
+_ANY_CALLER = (401, 403)
 _ANY_CHANGE = (403, 413, 415)
 
 
-def problems(*statuses: int, changes: bool = False) -> Responses:
-    """The documentation of those problems and of the ones that every request can meet."""
-    wanted = sorted({*statuses, *_ANY_REQUEST, *(_ANY_CHANGE if changes else ())} - {304})
+def problems(*statuses: int, changes: bool = False, public: bool = False) -> Responses:
+    """The documentation of those problems and of the ones that every request can meet; `public` ones need no caller."""
+    wanted = {*statuses, *_ANY_REQUEST, *(() if public else _ANY_CALLER), *(_ANY_CHANGE if changes else ())} - {304}
     schema = {"$ref": "#/components/schemas/Problem"}
     described: Responses = {
         status: {

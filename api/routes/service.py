@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request
 
+from api.callers import MaybeCaller
 from api.dependencies import CurrentSettings, Health, ModelServers, Tools, ToolServers
 from api.routes.responses import problems
 from api.schemas import service
@@ -11,36 +12,47 @@ from services.mcp.types import ServerStatus
 router = APIRouter(tags=["service"])
 
 
-@router.get("/livez", operation_id="getLiveness", responses=problems())
+@router.get("/livez", operation_id="getLiveness", responses=problems(public=True))
 async def livez() -> service.Alive:
     """Whether the process answers; touches nothing."""
     return service.Alive()
 
 
-@router.get("/readyz", operation_id="getReadiness", responses=problems())
+@router.get("/readyz", operation_id="getReadiness", responses=problems(public=True))
 async def readyz(health: Health) -> service.Ready:
     """Whether new work is taken: the database answers, its schema is ours, and the service is not going down."""
     await health.ready()
     return service.Ready()
 
 
-@router.get("/api/health", operation_id="getHealth", responses=problems())
-async def get_health(health: Health) -> service.Health:
-    """How each part of the service is, for people."""
+@router.get("/api/health", operation_id="getHealth", responses=problems(401, public=True))
+async def get_health(health: Health, caller: MaybeCaller) -> service.Health | service.HealthInShort:
+    """How each part of the service is, for people; who is not signed in is told in one word."""
     parts = await health.parts()
-    is_well = all(part.works for part in parts if part.is_essential)
-    return service.Health(status="ok" if is_well else "failing", parts=[_shown(part) for part in parts])
+    status = "ok" if all(part.works for part in parts if part.is_essential) else "failing"
+    if caller is None:
+        return service.HealthInShort(status=status)
+    return service.Health(status=status, parts=[_shown(part) for part in parts])
 
 
-@router.get("/api/config", operation_id="getConfig", responses=problems())
+@router.get("/api/config", operation_id="getConfig", responses=problems(401, public=True))
 async def get_config(
-    request: Request, settings: CurrentSettings, providers: ModelServers, tool_servers: ToolServers, tools: Tools
-) -> service.Config:
-    """What a client has to know: model servers, tool servers, limits, version."""
+    request: Request,
+    settings: CurrentSettings,
+    caller: MaybeCaller,
+    providers: ModelServers,
+    tool_servers: ToolServers,
+    tools: Tools,
+) -> service.Config | service.ConfigInShort:
+    """What a client has to know: model servers, tool servers, limits, version; before signing in, how to do that."""
+    in_short = service.ConfigInShort(
+        version=request.app.version, auth_mode=settings.auth_mode, registration=settings.registration
+    )
+    if caller is None:
+        return in_short
     servers = [providers.get(name) for name in providers.names]
     return service.Config(
-        version=request.app.version,
-        auth_mode=settings.auth_mode,
+        **in_short.model_dump(),
         default_provider=providers.default,
         default_model=providers.get().default_model,
         providers=[

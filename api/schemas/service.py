@@ -28,10 +28,15 @@ class HealthPart(Answer):
     ms: int = Field(description="How long it took to answer.")
 
 
-class Health(Answer):
-    """How the service is, part by part."""
+class HealthInShort(Answer):
+    """How the service is, for whom it does not know."""
 
     status: Literal["ok", "failing"]
+
+
+class Health(HealthInShort):
+    """How the service is, part by part."""
+
     parts: list[HealthPart]
 
 
@@ -92,11 +97,17 @@ class BuiltInTool(Answer):
     description: str
 
 
-class Config(Answer):
-    """What a client has to know before it begins."""
+class ConfigInShort(Answer):
+    """What a client has to know before it signs in."""
 
     version: str
-    auth_mode: Literal["local"]
+    auth_mode: Literal["local", "accounts"]
+    registration: Literal["open", "invite", "closed"] = Field(description="Who may register, where there are accounts.")
+
+
+class Config(ConfigInShort):
+    """What a client has to know before it begins."""
+
     default_provider: str
     default_model: str | None
     providers: list[ModelServer]

@@ -183,7 +183,7 @@ async def test_another_database_is_migrated_and_served_without_starting_one(
         running.process.terminate()
         await running.rest()
 
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["secret_key"]
 
 
 def test_migrate_brings_a_database_up_to_date_and_says_what_it_did(empty_database_url: str) -> None:

@@ -128,12 +128,6 @@ def test_without_logins_other_machines_are_refused_and_told_why(env_file: Path, 
         assert load_settings(env_file).host == "127.0.0.1"
 
 
-def test_accounts_are_refused_while_they_do_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUTH_MODE", "accounts")
-
-    assert refusal() == "AUTH_MODE: accounts do not exist yet; the only mode is local"
-
-
 @pytest.mark.parametrize("name", ["openai", "azure"])
 def test_a_default_provider_that_is_not_configured_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("DEFAULT_PROVIDER", name)

@@ -132,7 +132,7 @@ def _app_that(error: Exception) -> FastAPI:
     register_error_handlers(app)
     add_middleware(app, local_settings(), lambda _exchange: None)
 
-    @app.get("/api/fails")
+    @app.get("/fails")
     async def fails() -> None:
         raise error
 
@@ -142,7 +142,7 @@ def _app_that(error: Exception) -> FastAPI:
 async def _ask(error: Exception) -> httpx2.Response:
     transport = httpx2.ASGITransport(_app_that(error))
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
-        return await http.get("/api/fails")
+        return await http.get("/fails")
 
 
 async def test_what_nobody_foresaw_is_a_500_that_tells_only_the_log() -> None:
@@ -155,7 +155,7 @@ async def test_what_nobody_foresaw_is_a_500_that_tells_only_the_log() -> None:
     body = problem(answer, 500, "internal")
     line = json.loads(said.getvalue())
     assert "10.0.0.5" not in answer.text
-    assert (line["message"], line["request_id"]) == ("GET /api/fails failed", body["request_id"])
+    assert (line["message"], line["request_id"]) == ("GET /fails failed", body["request_id"])
     assert "the shelf has fallen on 10.0.0.5" in line["exception"]
     assert answer.headers["x-content-type-options"] == "nosniff"
 
