@@ -5,9 +5,23 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, TypeAdapter
 
+from websocket.connection import CLOSE_CODES
 from websocket.dialect import MultiplexedClientFrame, MultiplexedServerFrame
 from websocket.frames import ClientFrame, ServerFrame
 
+_ABOUT = """The sockets. A frame is one JSON object in one text message.
+
+With accounts a socket needs to know who is there. Programs show an access token or an API key in the `Authorization`
+header of the handshake. Pages cannot send one: their first frame is `authenticate`, with a ticket from
+`POST /api/auth/ws-ticket` or with a token; until it has come nothing else is taken or told, and not for long. It takes
+the scope `read` to connect, and `chat` to have anything done. Tokens never stand in an address. Refusals come after the
+handshake was accepted, as close codes (`x-close-codes`), because browsers do not show anything else."""
+_BEARER = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An access token or an API key; not needed where the first frame is `authenticate`, nor without"
+    " accounts.",
+}
 _REFERENCE = "#/components/schemas/{model}"
 _POSITION = {
     "query": {
@@ -52,13 +66,19 @@ def asyncapi_document(version: str, host: str) -> dict[str, Any]:
         "info": {
             "title": "Colloquy",
             "version": version,
-            "description": "The sockets. A frame is one JSON object in one text message.",
+            "description": _ABOUT,
         },
         "defaultContentType": "application/json",
-        "servers": {"here": {"host": host, "protocol": "ws"}},
+        "servers": {
+            "here": {
+                "host": host,
+                "protocol": "ws",
+                "security": [{"$ref": "#/components/securitySchemes/bearer"}],
+            }
+        },
         "channels": channels,
         "operations": operations,
-        "components": {"messages": messages, "schemas": schemas},
+        "components": {"messages": messages, "schemas": schemas, "securitySchemes": {"bearer": _BEARER}},
     }
 
 
@@ -69,7 +89,8 @@ def _models(union: Any) -> Sequence[type[BaseModel]]:
 
 def _channel(address: str, description: str, models: Sequence[type[BaseModel]]) -> dict[str, Any]:
     messages = {model.__name__: {"$ref": f"#/components/messages/{model.__name__}"} for model in models}
-    return {"address": address, "description": description, "messages": messages}
+    codes = {str(code): meaning for code, meaning in CLOSE_CODES.items()}
+    return {"address": address, "description": description, "messages": messages, "x-close-codes": codes}
 
 
 def _operations(channel: str, union: Any, action: Literal["send", "receive"]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
 from uuid import UUID
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -21,6 +21,21 @@ NOT_IN_TIME = 4408
 FRAME_TOO_BIG = 4413
 TOO_MANY = 4429
 SLOW_READER = 4508
+
+CLOSE_CODES: Final[Mapping[int, str]] = {
+    GOING_AWAY: "The service goes down; come back, to where you were.",
+    1007: "A text frame was not UTF-8.",
+    TRY_AGAIN: "The database cannot be reached just now; come back, to where you were.",
+    MALFORMED: "The address or the first frame cannot be understood.",
+    NOT_AUTHENTICATED: "Not known who you are; or what you have shown was revoked or has expired since.",
+    FORBIDDEN: "A page of a foreign origin; or what you have shown does not allow to read.",
+    NOT_FOUND: "There is no such session, or it is somebody else's; or it was deleted.",
+    NOT_IN_TIME: "You have not said in time who you are.",
+    FRAME_TOO_BIG: "A frame was too big.",
+    TOO_MANY: "Too many sockets, or too many frames.",
+    SLOW_READER: "You do not read what is sent to you; come back, to where you were.",
+}
+"""What the service means by closing with a code."""
 
 _OUTBOX_CHARACTERS = 65_536
 """Above this the relay waits: what comes after stays in the journal, where it costs no memory."""

@@ -213,7 +213,11 @@ async def test_the_document_of_the_sockets_has_both_and_every_frame(http: httpx2
     assert set(query) == {"after", "epoch"}
     described = set(document["components"]["messages"])
     assert {"MessageFrame", "InterruptFrame", "TextDeltaFrame", "AssistantEndFrame", "ChatFrame", "Chunk"} <= described
+    assert {"AuthenticateFrame", "DialectAuthenticate"} <= described
     assert {operation["action"] for operation in document["operations"].values()} == {"send", "receive"}
+    for channel in document["channels"].values():
+        assert {"4400", "4401", "4403", "4404", "4408", "4413", "4429", "4508"} <= set(channel["x-close-codes"])
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
 
 
 def test_the_document_of_the_sockets_is_the_same_every_time() -> None:
