@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
@@ -13,6 +12,7 @@ from api.logs import name_replica
 from api.middleware import add_middleware
 from api.routes import chat, routers
 from api.settings import Settings
+from api.version import service_version
 
 
 def create_app(settings: Settings, database_url: str) -> FastAPI:
@@ -35,14 +35,6 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     for router in (*routers, chat.router):
         app.include_router(router)
     return app
-
-
-def service_version() -> str:
-    """The version of this checkout."""
-    try:
-        return version("colloquy")
-    except PackageNotFoundError:
-        return "0.1.0"
 
 
 async def _drain(services: Services) -> None:

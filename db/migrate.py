@@ -17,12 +17,13 @@ from db.refusals import (
     MigrationChanged,
     MigrationFailed,
     MigrationsMisnumbered,
+    SchemaIsBusy,
 )
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 OLDEST_POSTGRES = 15
+LOCK = 0x436F6C6C6F717579  # "Colloquy": one starter migrates, the others wait; and all wait for a backup
 
-_LOCK = 0x436F6C6C6F717579  # "Colloquy": one starter migrates, the others wait
 _LOCK_WAIT = "60s"
 _NOT_UP_YET = (OSError, asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError)
 _NAME = re.compile(r"(\d{4})_(\w+)\.sql")
@@ -48,7 +49,7 @@ async def migrate(dsn: str, directory: Path = MIGRATIONS, *, patience: float = 0
 
     A database that does not take connections is waited for, `patience` seconds at most: it may just be starting too.
     Raises DatabaseUnreachable, DatabaseTooOld, DatabaseTooNew, MigrationChanged, MigrationFailed,
-    MigrationsMisnumbered.
+    MigrationsMisnumbered, SchemaIsBusy.
     """
     migrations = read_migrations(directory)
     connection = await _connect(dsn, patience)
@@ -67,6 +68,16 @@ def read_migrations(directory: Path = MIGRATIONS) -> list[Migration]:
             raise MigrationsMisnumbered(f"{path} should be {position:04}_words.sql: numbers start at 1 without a gap.")
         found.append(Migration(position, name[2], path.read_text(encoding="utf-8")))
     return found
+
+
+async def missing(dsn: str, directory: Path = MIGRATIONS, *, patience: float = 0) -> list[Migration]:
+    """What `migrate` would apply; nothing is changed. Raises what `migrate` raises."""
+    migrations = read_migrations(directory)
+    connection = await _connect(dsn, patience)
+    try:
+        return await _missing(connection, migrations)
+    finally:
+        await connection.close()
 
 
 async def _connect(dsn: str, patience: float) -> asyncpg.Connection:
@@ -97,23 +108,34 @@ def _unreachable(error: Exception) -> DatabaseUnreachable:
 
 
 async def _migrate(connection: asyncpg.Connection, migrations: Sequence[Migration]) -> list[Migration]:
+    if not await _missing(connection, migrations):
+        return []  # the usual start waits for nobody
     await connection.execute(f"set lock_timeout = '{_LOCK_WAIT}'")
     # A lock of the session, not of a transaction: it has to outlive the transactions of the single files.
-    await connection.execute("select pg_advisory_lock($1)", _LOCK)
     try:
-        applied = await _applied(connection)
-        _refuse_strangers(applied, migrations)
-        missing = [migration for migration in migrations if migration.version not in applied]
+        await connection.execute("select pg_advisory_lock($1)", LOCK)
+    except asyncpg.LockNotAvailableError as error:
+        raise SchemaIsBusy from error
+    try:
+        await prepare_history(connection)
+        missing = await _missing(connection, migrations)
         for migration in missing:
-            await _apply(connection, migration)
+            await apply(connection, migration)
         return missing
     finally:
         if not connection.is_closed():
-            await connection.execute("select pg_advisory_unlock($1)", _LOCK)
+            await connection.execute("select pg_advisory_unlock($1)", LOCK)
 
 
-async def _applied(connection: asyncpg.Connection) -> dict[int, str]:
-    """Checksums of what this database has, by version."""
+async def _missing(connection: asyncpg.Connection, migrations: Sequence[Migration]) -> list[Migration]:
+    """What this database has not applied yet. Raises DatabaseTooNew, MigrationChanged."""
+    applied = await _applied(connection)
+    _refuse_strangers(applied, migrations)
+    return [migration for migration in migrations if migration.version not in applied]
+
+
+async def prepare_history(connection: asyncpg.Connection) -> None:
+    """See to it that the database can note what it has applied."""
     await connection.execute(
         """
         create table if not exists schema_migrations (
@@ -124,6 +146,12 @@ async def _applied(connection: asyncpg.Connection) -> dict[int, str]:
         )
         """
     )
+
+
+async def _applied(connection: asyncpg.Connection) -> dict[int, str]:
+    """Checksums of what this database has, by version."""
+    if not await connection.fetchval("select to_regclass('schema_migrations') is not null"):
+        return {}
     rows = await connection.fetch("select version, sha256 from schema_migrations")
     return {row["version"]: row["sha256"] for row in rows}
 
@@ -142,7 +170,8 @@ def _refuse_strangers(applied: dict[int, str], migrations: Sequence[Migration]) 
             )
 
 
-async def _apply(connection: asyncpg.Connection, migration: Migration) -> None:
+async def apply(connection: asyncpg.Connection, migration: Migration) -> None:
+    """Carry a step out and note it, both or neither. Raises MigrationFailed."""
     try:
         async with connection.transaction():
             await connection.execute(migration.sql)

@@ -53,6 +53,10 @@ class MigrationFailed(DatabaseNotReady):
     """A migration failed; the database is as it was before that migration."""
 
 
+class SchemaIsBusy(DatabaseNotReady):
+    """Somebody else changes this database's schema, or backs it up: try again when that is over."""
+
+
 class MigrationChanged(DatabaseNotReady):
     """A migration that this database has already applied has been edited since: restore the file, add a new one."""
 
