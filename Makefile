@@ -20,7 +20,7 @@ RUNTIME := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/runtime.stamp)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run chat migrate dev test check format bench interop env-example guide lock clean
+.PHONY: help setup run chat migrate backup verify restore dev test check format bench interop env-example guide lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -33,8 +33,17 @@ run: $(RUNTIME) ## Start Colloquy on http://127.0.0.1:8000 (Ctrl-C stops it)
 chat: $(RUNTIME) ## Talk to a running Colloquy from the terminal; ARGS="--persona NAME" chooses who answers
 	@exec $(PY) -m terminal $(ARGS)
 
-migrate: $(RUNTIME) ## Bring the database to this version's schema and exit
-	@$(PY) -m api migrate
+migrate: $(RUNTIME) ## Bring the database to this version's schema and exit; ARGS=--status only tells what is missing
+	@$(PY) -m api migrate $(ARGS)
+
+backup: $(RUNTIME) ## Write everything into FILE=..., also beside a running service; ARGS=--with-secret-key
+	@$(PY) -m api backup "$(FILE)" $(ARGS)
+
+verify: $(RUNTIME) ## Read the backup FILE=... and say what it is
+	@$(PY) -m api verify "$(FILE)"
+
+restore: $(RUNTIME) ## Put the backup FILE=... back into an empty database; ARGS=--replace loses what is there
+	@$(PY) -m api restore "$(FILE)" $(ARGS)
 
 dev: $(DEV) ## Like run, restarting when a source file changes
 	@exec $(PY) -m api.dev

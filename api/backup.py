@@ -1,4 +1,4 @@
-"""Backups as commands: `python -m api backup FILE`, `verify FILE`, `restore FILE`."""
+"""Backups as commands: `python -m api backup FILE`, `verify FILE`, `restore FILE`. Each gives lines to be printed."""
 
 import contextlib
 from collections.abc import AsyncGenerator
@@ -7,21 +7,23 @@ from pathlib import Path
 from api.settings import Settings
 from api.supervisor import database
 from api.version import service_version
-from db.embedded import EmbeddedPostgres
 from db.binaries import find_binaries
+from db.embedded import EmbeddedPostgres
 from db.migrate import read_migrations
 from db.refusals import AlreadyRunning
 from services.backup.manifest import SECRET_KEY, Manifest
 from services.backup.restoring import restore, verify
 from services.backup.saving import save
 
+Lines = AsyncGenerator[str, None]
+
 _KEY_APART = (
-    "The secret key is not in it: keep {place} (or SECRET_KEY) somewhere else. Without it, sign-ins end and saved keys of "
-    "model servers cannot be read."
+    "The secret key is not in it: keep {place} (or SECRET_KEY) somewhere else. Without it, saved keys of model servers "
+    "cannot be read."
 )
 
 
-async def make_backup(settings: Settings, file: Path, *, with_secret_key: bool) -> None:
+async def make_backup(settings: Settings, file: Path, *, with_secret_key: bool) -> Lines:
     """Write everything to `file`, beside a running service or without one."""
     key = settings.data_dir / SECRET_KEY
     async with _reached(settings) as url:
@@ -32,27 +34,27 @@ async def make_backup(settings: Settings, file: Path, *, with_secret_key: bool) 
             version=service_version(),
             secret_key=key if with_secret_key and key.exists() else None,
         )
-    await verify(file)
-    print(f"{file}: {saved.rows} rows and {saved.files} files, {file.stat().st_size} bytes; read again and found whole.")
+    yield _described(file, await verify(file))
     if saved.lost:
-        print(f"{saved.lost} files were missing in {settings.data_dir} already; the backup names them.")
+        yield f"{saved.lost} files were missing in {settings.data_dir} already; the backup names them."
     if not with_secret_key:
-        print(_KEY_APART.format(place=key))
+        yield _KEY_APART.format(place=key)
 
 
-async def verify_backup(_settings: Settings, file: Path) -> None:
+async def verify_backup(file: Path) -> Lines:
     """Read all of a backup and say what it is."""
-    print(_described(file, await verify(file)))
+    yield _described(file, await verify(file))
 
 
-async def restore_backup(settings: Settings, file: Path, *, replace: bool) -> None:
+async def restore_backup(settings: Settings, file: Path, *, replace: bool) -> Lines:
     """Put everything back, into an empty database unless `replace`."""
+    await verify(file)  # before a database is started
     async with database(settings) as at:
         restored = await restore(at.url, settings.data_dir, file, read_migrations(), replace=replace)
-    print(_described(file, restored.manifest))
-    print(f"Restored: {restored.rows} rows and {restored.files} files. Everybody signs in again.")
+    yield _described(file, restored.manifest)
+    yield f"Restored: {restored.rows} rows and {restored.files} files. Everybody signs in again."
     if not restored.manifest.has_secret_key:
-        print(_KEY_APART.format(place=settings.data_dir / SECRET_KEY))
+        yield _KEY_APART.format(place=settings.data_dir / SECRET_KEY)
 
 
 @contextlib.asynccontextmanager
@@ -66,9 +68,11 @@ async def _reached(settings: Settings) -> AsyncGenerator[str, None]:
 
 
 def _described(file: Path, manifest: Manifest) -> str:
+    rows = sum(table.rows for table in manifest.tables)
     lost = f", {len(manifest.lost)} files were lost before" if manifest.lost else ""
     key = "with the secret key" if manifest.has_secret_key else "without the secret key"
     return (
-        f"{file}: Colloquy {manifest.version}, schema {len(manifest.steps)}, taken {manifest.taken_at:%Y-%m-%d %H:%M:%S} "
-        f"UTC, {sum(table.rows for table in manifest.tables)} rows, {manifest.entries} entries, {key}{lost}. It is whole."
+        f"{file}: Colloquy {manifest.version}, schema {len(manifest.steps)}, "
+        f"taken {manifest.taken_at:%Y-%m-%d %H:%M:%S} UTC, {rows} rows, {manifest.entries} entries, {key}{lost}. "
+        "It is whole."
     )

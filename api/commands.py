@@ -2,16 +2,20 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
+from typing import assert_never
 
+from api.backup import Lines, make_backup, restore_backup, verify_backup
+from api.command_line import Backup, Command, Migrate, Restore, Serve, Verify, parsed
 from api.keys import secret_keys
 from api.known_secrets import known_secrets
 from api.listening import CannotListen
 from api.logs import set_up_logs
 from api.settings import BadSettings, Settings, load_settings
-from api.supervisor import migrate_only, serve
+from api.supervisor import migrate_only, migrations_missing, serve
 from api.tool_servers import tool_servers
 from db.refusals import DatabaseNotReady
+from services.backup.manifest import BadBackup
 from services.telemetry.redaction import Redactor
 
 try:
@@ -19,36 +23,63 @@ try:
 except ImportError:  # not made for this system
     new_event_loop = None
 
-_USAGE = "usage: python -m api [migrate]"
+_CANNOT = (DatabaseNotReady, CannotListen, BadBackup, OSError)
 
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 0 after a clean end (Ctrl-C is one), 1 if it could not start, 2 for a wrong command or setting."""
-    command = {"": _serve, "migrate": _migrate}.get(" ".join(arguments))
-    if command is None:
-        return _complain(_USAGE, 2)
+    try:
+        command = parsed(arguments)
+    except SystemExit as exit_:
+        return 2 if exit_.code else 0
     try:
         settings = load_settings()
         # Files that cannot be used are told of here, not in the middle of the start.
         servers = tool_servers(settings)
-        if command is _serve:
+        if command == Serve():
             secret_keys(settings)
     except BadSettings as problems:
         return _complain(f"Settings that cannot be used (from the environment or .env):\n{problems}", 2)
     redactor = Redactor(known_secrets(settings, servers))
     set_up_logs(settings.log_level, settings.log_format, redactor, sys.stderr)
-    return _run(command, settings, redactor)
+    return _run(_carried_out(command, settings), redactor)
 
 
-def _run(command: Callable[[Settings], Coroutine[object, object, None]], settings: Settings, redactor: Redactor) -> int:
+def _run(work: Coroutine[object, object, None], redactor: Redactor) -> int:
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(command(settings))
-    except (DatabaseNotReady, CannotListen) as refusal:
-        return _complain(redactor.clean(str(refusal)), 1)
+            runner.run(work)
+    except _CANNOT as refusal:
+        return _complain(redactor.clean(_in_words(refusal)), 1)
     except (KeyboardInterrupt, asyncio.CancelledError):
         pass  # asked to stop before it was up
     return 0
+
+
+def _carried_out(command: Command, settings: Settings) -> Coroutine[object, object, None]:
+    match command:
+        case Serve():
+            return _serve(settings)
+        case Migrate():
+            return _tell_migrations(settings) if command.status else _migrate(settings)
+        case Backup():
+            return _printed(make_backup(settings, command.file, with_secret_key=command.with_secret_key))
+        case Verify():
+            return _printed(verify_backup(command.file))
+        case Restore():
+            return _printed(restore_backup(settings, command.file, replace=command.replace))
+        case _:
+            assert_never(command)
+
+
+def _in_words(refusal: Exception) -> str:
+    match refusal:
+        case FileExistsError():
+            return f"{refusal.args[0]} exists already: nothing was written."
+        case OSError():
+            return f"{refusal.filename or 'The disk'}: {refusal.strerror or refusal}."
+        case _:
+            return str(refusal)
 
 
 async def _serve(settings: Settings) -> None:
@@ -63,6 +94,19 @@ async def _migrate(settings: Settings) -> None:
     for migration in applied:
         print(f"applied {migration.version:04}_{migration.name}")
     print("The database is up to date.")
+
+
+async def _tell_migrations(settings: Settings) -> None:
+    missing = await migrations_missing(settings)
+    for migration in missing:
+        print(f"would apply {migration.version:04}_{migration.name}")
+    if not missing:
+        print("The database is up to date.")
+
+
+async def _printed(lines: Lines) -> None:
+    async for line in lines:
+        print(line)
 
 
 def _announce(lines: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from api.listening import CannotListen, bind
 from api.settings import Settings
 from db.binaries import find_binaries
 from db.embedded import EmbeddedPostgres
-from db.migrate import Migration, migrate
+from db.migrate import Migration, migrate, missing
 from db.refusals import DatabaseNotReady
 from websocket.transport import guarded
 
@@ -54,6 +54,12 @@ async def migrate_only(settings: Settings) -> list[Migration]:
     """Bring the database to this version's schema; the steps that were missing."""
     async with database(settings) as at:
         return await migrate(at.url, patience=settings.timeouts.database)
+
+
+async def migrations_missing(settings: Settings) -> list[Migration]:
+    """What `migrate_only` would do."""
+    async with database(settings) as at:
+        return await missing(at.url, patience=settings.timeouts.database)
 
 
 @dataclass(frozen=True, slots=True)

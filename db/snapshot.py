@@ -1,6 +1,6 @@
 """All rows of a database as they were at one moment, while it goes on being used."""
 
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +30,7 @@ SETTINGS = {
 }
 
 _FILES_AT_ONCE = 1_000
+_ABOUT_FILES: Mapping[str, str] = {"files": "id", "file_passages": "file_id"}
 
 Sink = Callable[[bytes], Coroutine[Any, Any, None]]
 
@@ -90,14 +91,13 @@ class Snapshot:
 
         `without` are files that are to be left out of every table that is about files.
         """
-        match table.name, without:
-            case "files" | "file_passages", [_, *_]:
-                column = "id" if table.name == "files" else "file_id"
-                done = await self._copy_without(table, column, without, sink)
-            case _:
-                done = await self._connection.copy_from_table(
-                    table.name, schema_name="public", columns=list(table.columns), output=sink
-                )
+        if without and table.name in _ABOUT_FILES:
+            done = await self._copy_without(table, _ABOUT_FILES[table.name], without, sink)
+        else:
+            columns = list(table.columns)
+            done = await self._connection.copy_from_table(
+                table.name, schema_name="public", columns=columns, output=sink
+            )
         return int(done.split()[-1])
 
     async def _copy_without(self, table: Table, column: str, without: Collection[FileId], sink: Sink) -> str:

@@ -187,9 +187,9 @@ async def test_another_database_is_migrated_and_served_without_starting_one(
 
 
 def test_migrate_brings_a_database_up_to_date_and_says_what_it_did(empty_database_url: str) -> None:
-    def migrate() -> str:
+    def migrate(*words: str) -> str:
         answer = subprocess.run(
-            [sys.executable, "-m", "api", "migrate"],
+            [sys.executable, "-m", "api", "migrate", *words],
             cwd=ROOT,
             env={**os.environ, "DATABASE_URL": empty_database_url},
             capture_output=True,
@@ -199,5 +199,7 @@ def test_migrate_brings_a_database_up_to_date_and_says_what_it_did(empty_databas
         )
         return answer.stdout
 
+    assert migrate("--status").startswith("would apply 0001_")
     assert migrate().startswith("applied 0001_")
+    assert migrate("--status") == "The database is up to date.\n"
     assert migrate() == "The database is up to date.\n"

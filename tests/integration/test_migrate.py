@@ -6,7 +6,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from db.migrate import MIGRATIONS, migrate, read_migrations
+from db.migrate import LOCK, MIGRATIONS, migrate, read_migrations
 from db.refusals import (
     DatabaseTooNew,
     DatabaseUnreachable,
@@ -106,6 +106,16 @@ async def test_misnumbered_files_are_refused_before_anything_is_touched(director
 
     with pytest.raises(MigrationsMisnumbered, match="should be 000"):
         await migrate("postgresql://nobody@127.0.0.1:1/none", directory)
+
+
+async def test_who_has_nothing_to_apply_waits_for_nobody(empty_database_url: str, directory: Path) -> None:
+    await migrate(empty_database_url, directory)
+    busy = await asyncpg.connect(empty_database_url)
+    try:
+        await busy.execute("SELECT pg_advisory_lock_shared($1)", LOCK)
+        assert await asyncio.wait_for(migrate(empty_database_url, directory), 30) == []
+    finally:
+        await busy.close()
 
 
 async def test_a_database_that_does_not_answer_is_named_as_such(directory: Path) -> None:
