@@ -11,6 +11,7 @@ from api.access import Access, make_access, watch_rights
 from api.accounts import Accounts, open_accounts
 from api.bookkeeping import Bookkeeping, open_bookkeeping
 from api.keys import secret_keys
+from api.measuring import open_measuring
 from api.prompts import open_prompts
 from api.settings import Settings
 from api.streams import EventStreams
@@ -88,6 +89,7 @@ from services.runs.journal import Journal
 from services.scripts.checker import ScriptChecker
 from services.search import MessageSearch
 from services.sessions import SessionService
+from services.telemetry.meters import Meters
 from services.templates import TemplateService
 from services.titles import Titles, TitleSettings
 from services.tools.approvals import ApprovalService
@@ -136,16 +138,27 @@ class Services:
 
 
 async def open_services(
-    settings: Settings, database_url: str, stack: AsyncExitStack, *, responder: Responder | None = None
+    settings: Settings,
+    database_url: str,
+    stack: AsyncExitStack,
+    meters: Meters | None = None,
+    *,
+    responder: Responder | None = None,
 ) -> Services:
     """Everything that routes are given, in the order in which it depends on each other; `stack` closes it.
 
     `responder` does what is to be done after replies, in place of the modules that ask for it.
     """
-    database = await Database.connect(database_url, size=settings.limits.pool_size, durable=settings.journal.durable)
+    meters = meters or Meters()
+    database = await Database.connect(
+        database_url,
+        size=settings.limits.pool_size,
+        durable=settings.journal.durable,
+        waited=meters.database_wait.observe,
+    )
     stack.push_async_callback(database.close)
     secrets = secret_keys(settings)
-    audit = AuditLog(AuditStore(database), retention_days=settings.audit_days)
+    audit = AuditLog(AuditStore(database), meters.audit, retention_days=settings.audit_days)
     await stack.enter_async_context(audit.running())
     access = make_access(settings, database, secrets, audit)
     welcome = Welcome(FirstRunStore(database))
@@ -172,6 +185,7 @@ async def open_services(
     journal = Journal(
         events,
         feeds,
+        meters.journal,
         lease_seconds=settings.timeouts.lease,
         pending_characters=settings.journal.pending_bytes,
     )
@@ -191,6 +205,7 @@ async def open_services(
         store=PostResponseStore(database, lease_seconds=settings.timeouts.lease),
         events=events,
         journal=journal,
+        meter=meters.runs,
         replica_id=replica_id,
         work_seconds=settings.timeouts.run,
     )
@@ -205,6 +220,7 @@ async def open_services(
         feeds=feeds,
         afterwork=afterwork,
         decisions=decisions,
+        meter=meters.runs,
         replica_id=replica_id,
         lease_seconds=settings.timeouts.lease,
         retention_seconds=settings.journal.retention_hours * 3600,
@@ -241,6 +257,7 @@ async def open_services(
         engine=engine,
         afterwork=afterwork,
         tokens=tokens,
+        meter=meters.models,
         limits=_chat_limits(settings),
         epoch=await events.epoch(new_id()),
     )
@@ -249,6 +266,17 @@ async def open_services(
     await watch_rights(settings, access, engine, afterwork, stack)
     session_service = SessionService(sessions, personas, tokens, chat, journal, providers, files, pool, audit)
     approvals = ApprovalService(ToolCallStore(database), session_service, decisions)
+    sockets = ConnectionManager(chat, approvals, access.rights, _socket_limits(settings))
+    await open_measuring(
+        meters,
+        stack,
+        database=database,
+        journal=journal,
+        feeds=feeds,
+        engine=engine,
+        sandbox=prompts.sandbox,
+        sockets=sockets,
+    )
     return Services(
         settings=settings,
         audit=audit,
@@ -305,7 +333,7 @@ async def open_services(
         engine=engine,
         afterwork=afterwork,
         bookkeeping=await open_bookkeeping(settings, database, replica_id, stack),
-        connections=ConnectionManager(chat, approvals, access.rights, _socket_limits(settings)),
+        connections=sockets,
         streams=EventStreams(access.rights, stall_seconds=settings.timeouts.stall),
         access=access,
     )

@@ -187,13 +187,15 @@ def respond(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A problem+json response."""
+    state: dict[str, Any] = connection.scope.setdefault("state", {})
+    state["problem"] = code
     problem = Problem(
         title=status.phrase,
         status=status,
         detail=detail,
         code=code,
         errors=list(errors),
-        request_id=connection.scope.get("state", {}).get("request_id"),
+        request_id=state.get("request_id"),
         retryable=retryable,
         resend_safe=resend_safe,
         details=dict(details or {}),

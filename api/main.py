@@ -10,9 +10,12 @@ from api.assembly import Services, open_services
 from api.errors import register_error_handlers
 from api.logs import name_replica
 from api.middleware import add_middleware
+from api.middleware.access import count
 from api.routes import chat, routers
+from api.routes.metrics import metrics_router
 from api.settings import Settings
 from api.version import service_version
+from services.telemetry.meters import Meters
 
 
 def create_app(settings: Settings, database_url: str) -> FastAPI:
@@ -21,7 +24,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
-            services = await open_services(settings, database_url, stack)
+            services = await open_services(settings, database_url, stack, meters)
             app.state.services = services
             name_replica(services.engine.replica_id)
             app.state.banner = _banner(services)
@@ -29,10 +32,11 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             app.state.hurry = services.engine.hurry
             yield
 
+    meters = Meters()
     app = FastAPI(title="Colloquy", version=service_version(), lifespan=lifespan, openapi_url=None)
     register_error_handlers(app)
-    add_middleware(app, settings, lambda exchange: None)
-    for router in (*routers, chat.router):
+    add_middleware(app, settings, lambda exchange: count(meters, exchange))
+    for router in (*routers, chat.router, metrics_router(settings, meters)):
         app.include_router(router)
     return app
 

@@ -139,6 +139,8 @@ class Settings(BaseSettings):
     """How much to tell: debug, info, warning or error."""
     log_format: Annotated[LogFormat, BeforeValidator(_lower)] = "auto"
     """json (an object a line), console (for people), or auto: console at a terminal, json elsewhere."""
+    metrics_token: Annotated[SecretStr, Field(min_length=16)] | None = None
+    """What `/metrics` wants to be shown as a bearer token; without it only administrators may read there."""
     audit_days: PositiveInt = 365
     """How long entries of the audit log are kept, in days."""
     first_run_content: bool = True

@@ -1,6 +1,7 @@
 """The connection pool, with the driver's errors put into our words."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -48,13 +49,20 @@ _CONFLICT = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.
 class Database:
     """A pool of connections to one database."""
 
-    def __init__(self, dsn: str, pool: "Pool") -> None:
+    def __init__(self, dsn: str, pool: "Pool", waited: Callable[[float], None] | None = None) -> None:
         self._dsn = dsn
         self._pool = pool
+        self._waited = waited or _nobody_measures
+        self.waiting = 0
+        """How many wait for a connection."""
 
     @classmethod
-    async def connect(cls, dsn: str, *, size: int, durable: bool = True) -> "Database":
+    async def connect(
+        cls, dsn: str, *, size: int, durable: bool = True, waited: Callable[[float], None] | None = None
+    ) -> "Database":
         """Open at least one connection; raises `DatabaseUnavailable`.
+
+        `waited` is told for how many seconds each connection was waited for.
 
         With `durable=False` a commit is answered before it is on disk: for measuring what durability costs.
         """
@@ -72,7 +80,7 @@ class Database:
                 timeout=10,
                 server_settings=settings,
             )
-        return cls(dsn, pool)
+        return cls(dsn, pool, waited)
 
     async def close(self) -> None:
         """Give every connection back, waiting for those in use for a few seconds at most."""
@@ -86,8 +94,23 @@ class Database:
     async def connection(self) -> "AsyncGenerator[PooledConnection, None]":
         """A connection for a few statements; never hold it while a model, a tool or a script talks."""
         with translated():
-            async with self._pool.acquire() as connection:
+            begun = time.perf_counter()
+            self.waiting += 1
+            try:
+                connection = await self._pool.acquire()
+            finally:
+                self.waiting -= 1
+            try:
+                self._waited(time.perf_counter() - begun)
                 yield connection
+            finally:
+                await self._pool.release(connection)
+
+    @property
+    def connections(self) -> dict[str, int]:
+        """How many connections are in use and idle, and how many there may be."""
+        size, idle = self._pool.get_size(), self._pool.get_idle_size()
+        return {"in_use": size - idle, "idle": idle, "limit": self._pool.get_max_size()}
 
     @asynccontextmanager
     async def transaction(self) -> "AsyncGenerator[PooledConnection, None]":
@@ -118,6 +141,10 @@ class Database:
                 await connection.close(timeout=2)
 
         return close
+
+
+def _nobody_measures(_seconds: float) -> None:
+    return None
 
 
 def _payload_to(heard: Callable[[str], None]) -> Callable[[Any, int, str, object], None]:

@@ -14,6 +14,7 @@ from db.records import AuditRecord
 from db.stores.audit import AuditStore
 from services.accounts.caller import Caller
 from services.telemetry.circumstances import circumstances
+from services.telemetry.meters import AuditMeter
 
 _log = logging.getLogger(__name__)
 
@@ -64,8 +65,9 @@ _SWEPT_AT_ONCE = 10_000
 class AuditLog:
     """Notes what was done and shows it again. Nothing that it has taken is ever changed."""
 
-    def __init__(self, store: AuditStore, *, retention_days: int) -> None:
+    def __init__(self, store: AuditStore, meter: AuditMeter, *, retention_days: int) -> None:
         self._store = store
+        self._meter = meter
         self._retention_days = retention_days
 
     async def note(
@@ -97,6 +99,7 @@ class AuditLog:
             "request_id": around.request_id,
             "details": _bounded(details),
         }
+        self._meter.noted(action, outcome)
         _log.info("audit: %s %s", action, outcome, extra={key: value for key, value in entry.items() if value})
         try:
             await self._store.add(new_id(), **entry)

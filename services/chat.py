@@ -43,6 +43,7 @@ from services.runs.events import (
 from services.runs.feed import Feeds, Frame, Reader
 from services.runs.retry import until_answered
 from services.runs.tasks import whatever_happens
+from services.telemetry.meters import ModelMeter
 from services.tools.books import CallBooks, is_paused
 from services.tools.toolbox import Toolbox
 
@@ -93,6 +94,7 @@ class ChatService:
         engine: RunEngine,
         afterwork: Afterwork,
         tokens: TokenCounter,
+        meter: ModelMeter,
         limits: ChatLimits,
         epoch: UUID,
     ) -> None:
@@ -109,6 +111,7 @@ class ChatService:
         self._engine = engine
         self._afterwork = afterwork
         self._tokens = tokens
+        self._meter = meter
         self._limits = limits
 
     # --- one message, top to bottom --------------------------------------------------------------------------------
@@ -223,7 +226,7 @@ class ChatService:
         )
         book = self._books.open(run, tools, known)
         unanswered = conversation.unanswered if known else ()
-        return await Runner(casting.provider).run(agent, conversation, run, book, unanswered=unanswered)
+        return await Runner(casting.provider, self._meter).run(agent, conversation, run, book, unanswered=unanswered)
 
     # --- 5. close the reply, 6. what comes after it ----------------------------------------------------------------
 

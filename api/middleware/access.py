@@ -9,6 +9,7 @@ from typing import Any, Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.route_names import route_of
+from services.telemetry.meters import Meters
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +20,8 @@ _UNTOLD: Final = ("/livez", "/readyz", "/metrics")
 class Exchange:
     """A request that was answered, or a socket that was closed.
 
-    `route` is the template of the path, never what was asked for; `status` is the close code of a socket.
+    `route` is the template of the path, never what was asked for; `status` is the close code of a socket, `problem`
+    the code of a fault that was told.
     """
 
     kind: str
@@ -29,6 +31,7 @@ class Exchange:
     seconds: float
     bytes_sent: int
     session_id: str | None
+    problem: str | None
 
 
 Observer = Callable[[Exchange], None]
@@ -74,6 +77,16 @@ class Access:
         _log.info("%s %s %d", exchange.method, exchange.route, exchange.status, extra=extra)
 
 
+def count(meters: Meters, exchange: Exchange) -> None:
+    """Put an exchange into the figures."""
+    if exchange.kind == "websocket":
+        meters.sockets.closed(exchange.route, exchange.status)
+        return
+    meters.http.answered(exchange.method, exchange.route, exchange.status, exchange.seconds)
+    if exchange.problem is not None:
+        meters.http.problem(exchange.problem)
+
+
 class _Answer:
     """What was sent: the status of a response or the code that closed a socket, and how much."""
 
@@ -109,4 +122,5 @@ def _exchange(scope: Scope, answer: _Answer, seconds: float) -> Exchange:
         seconds,
         answer.bytes_sent,
         None if session_id is None else str(session_id),
+        scope["state"].get("problem"),
     )

@@ -68,6 +68,11 @@ class LeaseStore:
             )
         return [Claimed(record(RunRecord, row), Lease(replica_id, row["fence"])) for row in rows]
 
+    async def count_waiting(self) -> int:
+        """How many runs are queued, for all replicas together."""
+        async with self._database.connection() as connection:
+            return await connection.fetchval("SELECT count(*) FROM runs WHERE state <> 'finished' AND state = 'queued'")
+
     async def claim_waiting(self, replica_id: ReplicaId, *, limit: int) -> list[Claimed]:
         """Claim queued runs of sessions in which nothing runs (their last owner went away)."""
         async with self._database.transaction() as connection:

@@ -16,6 +16,7 @@ from services.agent.types import ChatMessage, ModelMessage, ModelRequest, ToolCa
 from services.errors import ProviderContextTooLong, UnusableCalls
 from services.providers.base import Provider
 from services.runs.events import RefusalDelta, RunEvent, TextDelta, ThinkingDelta
+from services.telemetry.meters import ModelMeter, NotMeasured, RequestMeter
 
 _FAULTY_TURNS = 3
 """So many turns in a row of which no call can be made are answered to the model; then it is given up."""
@@ -141,8 +142,10 @@ def decide(turn: ModelTurn, *, is_last: bool = False) -> CallTools | Done:
 class Runner:
     """Runs agents against one provider."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, meter: ModelMeter | None = None) -> None:
+        """Without a `meter` nobody measures: for questions on the side."""
         self._provider = provider
+        self._meter = meter
 
     async def run(
         self,
@@ -210,8 +213,15 @@ class Runner:
             _within(controls, given.reply_tokens),
             tuple(tool.spec for tool in agent.tools),
         )
+        measured = NotMeasured() if self._meter is None else self._meter.asked(self._provider.kind)
+        with measured as asked:
+            await self._read(request, turn, sink, asked)
+
+    async def _read(self, request: ModelRequest, turn: ModelTurn, sink: Sink, asked: RequestMeter) -> None:
         async with self._provider.stream(request) as events:
             async for event in events:
+                if not asked.has_begun:
+                    asked.began()
                 _take(event, turn, sink)
                 if sink.is_full:
                     await sink.room()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,16 +16,19 @@ from services.runs.clock import RunClock
 from services.runs.draft import Draft
 from services.runs.events import (
     ApprovalRequired,
+    AssistantStart,
     ContextUsage,
     Phase,
     RefusalDelta,
     RunEvent,
+    StageUpdate,
     TextDelta,
     ThinkingDelta,
     ToolDone,
     ToolStart,
 )
 from services.runs.journal import RunLog
+from services.telemetry.meters import RunMeter
 
 _log = logging.getLogger(__name__)
 
@@ -41,8 +44,10 @@ class Interrupt:
 class ActiveRun:
     """What a performer works with: where its events go, and whether it was told to stop."""
 
-    def __init__(self, claimed: Claimed, *, reply_bytes: int) -> None:
+    def __init__(self, claimed: Claimed, meter: RunMeter, *, reply_bytes: int) -> None:
         self.claimed = claimed
+        self._meter = meter
+        self._stages = meter.stages()
         self.is_announced = claimed.run.handed_to is None
         """Whether readers know it by its own id."""
         self.draft = Draft()
@@ -103,10 +108,24 @@ class ActiveRun:
             if self.first_delta_at is None:
                 self.phase = "streaming"
                 self.first_delta_at = time.monotonic()
-        elif isinstance(event, ToolStart | ApprovalRequired | ToolDone):
-            self.phase = self._phase_of_the_reply()
+        else:
+            self._measure(event)
         if self.draft.size > self._reply_bytes:
             raise ReplyTooLong(limit=self._reply_bytes)
+
+    def _measure(self, event: RunEvent) -> None:
+        match event:
+            case ToolStart() | ApprovalRequired():
+                self.phase = self._phase_of_the_reply()
+            case ToolDone(status=status, ms=ms):
+                self.phase = self._phase_of_the_reply()
+                self._meter.tool_call(status, ms)
+            case StageUpdate(stage=stage, status=status):
+                self._stages.note(stage, status)
+            case AssistantStart():
+                self._stages.note(3, "started")
+            case _:
+                pass
 
     def show_context(self, usage: ContextUsage) -> None:
         """Show how full the model's window is, and remember it."""
@@ -193,6 +212,11 @@ class ActiveRun:
     def interrupt_ms(self) -> int:
         """Milliseconds since somebody said stop."""
         return 0 if self.interrupt is None else round((time.monotonic() - self.interrupt.at) * 1000)
+
+    def ended(self, finish_reason: str, usage: Mapping[str, int | None]) -> None:
+        """For the engine: the end of the reply is written."""
+        self._stages.note(3, "finished")
+        self._meter.ended(finish_reason, self.timings(), usage)
 
     def timings(self) -> dict[str, int]:
         """Milliseconds from the start of the run to its first delta and to now."""

@@ -28,6 +28,7 @@ from services.runs.events import Event, Interrupted, PostResponseComplete, Stage
 from services.runs.journal import Journal
 from services.runs.retry import until_answered
 from services.telemetry.circumstances import of_run, under
+from services.telemetry.meters import RunMeter, StageClock
 
 _log = logging.getLogger(__name__)
 
@@ -87,8 +88,9 @@ class SideJob(Protocol):
 class PostWork:
     """What a responder works with: whose reply it is about, and where its stages are told."""
 
-    def __init__(self, claimed: PostClaim) -> None:
+    def __init__(self, claimed: PostClaim, stages: StageClock) -> None:
         self.claimed = claimed
+        self._stages = stages
         self.interrupt: Interrupt | None = None
         self.is_lost = False
         self.is_closing = False
@@ -130,6 +132,7 @@ class PostWork:
         if key not in self._told:
             self._told.append(key)
             self._untold.append(update)
+            self._stages.note(update.stage, update.status)
             self.news.set()
 
     def attach(self, task: asyncio.Task[Any]) -> None:
@@ -192,6 +195,7 @@ class Afterwork:
         store: PostResponseStore,
         events: EventStore,
         journal: Journal,
+        meter: RunMeter,
         replica_id: ReplicaId,
         work_seconds: float,
     ) -> None:
@@ -200,6 +204,7 @@ class Afterwork:
         self._store = store
         self._events = events
         self._journal = journal
+        self._meter = meter
         self._replica_id = replica_id
         self._work_seconds = work_seconds
         self._works: dict[RunId, PostWork] = {}
@@ -241,7 +246,7 @@ class Afterwork:
         if noted is None:
             return False
         if noted.claimed is not None:
-            work = PostWork(noted.claimed)
+            work = PostWork(noted.claimed, self._meter.stages())
             await self._write(work, [] if work.claimed.is_told else _stopped(work), "done")
             self.begin(session_id)
         return True
@@ -272,7 +277,7 @@ class Afterwork:
 
     async def _perform(self, claimed: PostClaim) -> None:
         """Do one reply's work to its end; what is cancelled on the way is left for somebody else."""
-        work = PostWork(claimed)
+        work = PostWork(claimed, self._meter.stages())
         self._works[work.record.id] = work
         try:
             if not claimed.is_told:

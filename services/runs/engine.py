@@ -26,6 +26,7 @@ from services.runs.journal import Journal
 from services.runs.retry import until_answered
 from services.runs.tasks import end, until_all_have_ended, whatever_happens
 from services.telemetry.circumstances import of_run, under
+from services.telemetry.meters import RunMeter
 from services.tools.decisions import Decisions
 
 _log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class RunEngine:
         feeds: Feeds,
         afterwork: Afterwork,
         decisions: Decisions,
+        meter: RunMeter,
         replica_id: ReplicaId,
         lease_seconds: float,
         retention_seconds: float,
@@ -80,6 +82,7 @@ class RunEngine:
         self._feeds = feeds
         self._afterwork = afterwork
         self._decisions = decisions
+        self._meter = meter
         self._lease = lease_seconds
         self._retention = retention_seconds
         self._reply_bytes = reply_bytes
@@ -95,6 +98,8 @@ class RunEngine:
         self._work_is_left = asyncio.Event()
         self._hurry = asyncio.Event()
         self.is_draining = False
+        self.queued = 0
+        """Runs that wait behind others, of all replicas, as of a moment ago."""
 
     @asynccontextmanager
     async def running(self, performer: Performer, *, is_alone: bool) -> AsyncGenerator[None, None]:
@@ -142,7 +147,7 @@ class RunEngine:
 
     def launch(self, claimed: Claimed, *, recover: bool = False) -> None:
         """Perform a run that this replica has claimed, in a task of the engine's."""
-        run = ActiveRun(claimed, reply_bytes=self._reply_bytes)
+        run = ActiveRun(claimed, self._meter, reply_bytes=self._reply_bytes)
         task = asyncio.create_task(self._perform(run, recover=recover), name=f"run {run.record.id}")
         run.attach(self._journal.open(claimed, run.lose), task)
         self._active[run.record.id] = run
@@ -226,6 +231,7 @@ class RunEngine:
         if ended is None:
             return None
         self._journal.show(run.record.session_id, run.record.id, ended.first_seq, whole.events)
+        run.ended(ending.finish_reason, ending.usage)
         if ended.next is not None:
             self.launch(ended.next)
         if ending.leaves_work:
@@ -300,6 +306,7 @@ class RunEngine:
         try:
             self._journal.others = await self._replicas.beat(self.replica_id, lease_seconds=self._lease) > 0
             await self._renew()
+            self.queued = await self._leases.count_waiting()
             await self._afterwork.renew()
             if not self._is_listening:
                 await self._listen()

@@ -175,6 +175,11 @@ class Feeds:
             if not feed.readers and self._feeds.get(session_id) is feed:
                 del self._feeds[session_id]
 
+    @property
+    def readers(self) -> int:
+        """How many read here."""
+        return sum(len(feed.readers) for feed in self._feeds.values())
+
     def publish(self, session_id: SessionId, frames: Sequence[Frame]) -> None:
         """Show committed frames to the session's readers here."""
         if frames and (feed := self._feeds.get(session_id)):

@@ -29,6 +29,7 @@ from services.runs.events import (
 )
 from services.runs.feed import Feeds, Frame
 from services.runs.retry import pause
+from services.telemetry.meters import JournalMeter
 
 _log = logging.getLogger(__name__)
 
@@ -194,13 +195,18 @@ class _Write:
 class Journal:
     """The one writer of this replica."""
 
-    def __init__(self, store: EventStore, feeds: Feeds, *, lease_seconds: float, pending_characters: int) -> None:
+    def __init__(
+        self, store: EventStore, feeds: Feeds, meter: JournalMeter, *, lease_seconds: float, pending_characters: int
+    ) -> None:
         self._store = store
         self._feeds = feeds
+        self._meter = meter
         self._lease = lease_seconds
         self._limit = pending_characters
         self._dirty: dict[RunLog, None] = {}
         self._has_dirty = asyncio.Event()
+        self._waits_since: float | None = None
+        self._writes_since: float | None = None
         self._reminder: asyncio.TimerHandle | None = None
         self._unannounced: dict[SessionId, int] = {}
         self._has_unannounced = asyncio.Event()
@@ -234,13 +240,18 @@ class Journal:
             self._has_dirty.clear()
             begun = loop.time()
             logs, self._dirty = list(self._dirty), {}
+            self._writes_since, self._waits_since = self._waits_since, None
             at = timestamp()
             writes = [_Write(log, log.batch(events, at)) for log in logs if (events := log.begin_flush())]
-            if writes:
-                await self._flush_or_give_up(writes)
-                # On a fast disk each delta would get a commit of its own. After a quiet moment the first event is
-                # written at once; only a stream of them is slowed to so many commits a second.
-                await asyncio.sleep(max(0.0, begun + _FLUSH_SECONDS - loop.time()))
+            if not writes:
+                self._writes_since = None
+                continue
+            await self._flush_or_give_up(writes)
+            self._writes_since = None
+            self._meter.flushed(loop.time() - begun, sum(len(write.batch.events) for write in writes))
+            # On a fast disk each delta would get a commit of its own. After a quiet moment the first event is
+            # written at once; only a stream of them is slowed to so many commits a second.
+            await asyncio.sleep(max(0.0, begun + _FLUSH_SECONDS - loop.time()))
 
     async def announce(self) -> None:
         """Tell other replicas which journals have gone on, for ever; a lost wake-up loses nothing."""
@@ -254,7 +265,15 @@ class Journal:
             except Exception:  # noqa: BLE001 - a wake-up that is lost loses nothing
                 _log.debug("a wake-up was lost", exc_info=True)
 
+    @property
+    def lag(self) -> float:
+        """For how many seconds the oldest event has been waiting to be durable."""
+        since = self._waits_since if self._writes_since is None else self._writes_since
+        return 0.0 if since is None else asyncio.get_running_loop().time() - since
+
     def _mark(self, log: RunLog, *, urgent: bool) -> None:
+        if not self._dirty:
+            self._waits_since = asyncio.get_running_loop().time()
         self._dirty[log] = None
         if urgent:
             self._has_dirty.set()

@@ -35,8 +35,15 @@ class Places:
     """A number of places."""
 
     def __init__(self, count: int) -> None:
+        self._count = count
         self._free = count
         self._queue: deque[_Turn] = deque()
+
+    @property
+    def state(self) -> dict[str, int]:
+        """How many are in use, how many wait for one, and how many there are."""
+        waiting = sum(not turn.done() for turn in self._queue)
+        return {"in_use": self._count - self._free, "waiting": waiting, "limit": self._count}
 
     @asynccontextmanager
     async def taken(self, hurry: Hurry | None = None) -> AsyncGenerator[None, None]:

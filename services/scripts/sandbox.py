@@ -52,6 +52,11 @@ class Sandbox:
         """How far the scripts' processes are shut in by the operating system; None before `harden` and the start."""
         return self._workers.hardening
 
+    @property
+    def places(self) -> dict[str, int]:
+        """How many scripts run at once, wait, and may run at once."""
+        return self._workers.places
+
     async def harden(self) -> Hardening:
         """Find out how far the scripts' processes can be shut in here, without starting any for scripts.
 

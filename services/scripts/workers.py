@@ -98,6 +98,11 @@ class Workers:
         await self._pool.get()
         return await self.harden()
 
+    @property
+    def places(self) -> dict[str, int]:
+        """How many places are in use, waited for, and there at all."""
+        return self._places.state
+
     def place(self, hurry: Hurry | None = None) -> AbstractAsyncContextManager[None]:
         """Among those who may have a session, to be waited for with `async with`."""
         return self._places.taken(hurry)

@@ -17,6 +17,7 @@ from services.accounts.api_keys import ApiKeys
 from services.accounts.caller import ALL_SCOPES, USER_SCOPES, Caller, Credential
 from services.accounts.tickets import Tickets
 from services.audit import AuditLog
+from services.telemetry.meters import Meters
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ async def other(database: asyncpg.Connection) -> Person:
 @pytest.fixture
 def keys(pool: Database) -> ApiKeys:
     """The service of keys; five for each."""
-    audit = AuditLog(AuditStore(pool), retention_days=1)
+    audit = AuditLog(AuditStore(pool), Meters().audit, retention_days=1)
     return ApiKeys(ApiKeyStore(pool), Alarm(RightsStore(pool)), audit, per_user=5)
 
 

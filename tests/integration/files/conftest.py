@@ -19,6 +19,7 @@ from services.files.intake import FileLimits, Intake
 from services.files.readings import Readings
 from services.files.service import FileService
 from services.files.vault import Vault
+from services.telemetry.meters import Meters
 
 MIB = 1_048_576
 READER = ReaderLimits(
@@ -69,7 +70,7 @@ class Desk:
 
 def unread(database: Database) -> AuditLog:
     """An audit log that nobody looks into here."""
-    return AuditLog(AuditStore(database), retention_days=1)
+    return AuditLog(AuditStore(database), Meters().audit, retention_days=1)
 
 
 async def _session(database: Database, owner_id: UserId) -> SessionId:

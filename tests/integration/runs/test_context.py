@@ -28,6 +28,7 @@ from services.inbox import Send
 from services.runs.active import ActiveRun
 from services.runs.feed import Feeds
 from services.runs.journal import Journal
+from services.telemetry.meters import Meters
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Hang, Status, Text
 from tests.fakes.strict import complaints_about
@@ -60,7 +61,7 @@ def conversations(database: Database, services: Services) -> Conversations:
 
 def conversations_over(database: Database, services: Services) -> Conversations:
     events, tokens, store = EventStore(database), TokenCounter(), ContextStore(database)
-    journal = Journal(events, Feeds(events), lease_seconds=1, pending_characters=1_000)
+    journal = Journal(events, Feeds(events), Meters().journal, lease_seconds=1, pending_characters=1_000)
     compactor = Compactor(store, tokens, services.providers, journal, SummarySettings(None, None, 5))
     return Conversations(
         store,

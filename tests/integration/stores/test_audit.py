@@ -13,6 +13,7 @@ from db.stores.audit import AuditStore
 from services.accounts.caller import USER_SCOPES, Caller, Credential
 from services.audit import AuditLog
 from services.telemetry.circumstances import Circumstances, under
+from services.telemetry.meters import Meters
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def store(pool: Database) -> AuditStore:
 
 @pytest.fixture
 def audit(store: AuditStore) -> AuditLog:
-    return AuditLog(store, retention_days=30)
+    return AuditLog(store, Meters().audit, retention_days=30)
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ async def test_what_the_database_does_not_take_is_in_the_log(
     gone = await Database.connect(shared_database_url, size=1)
     await gone.close()
 
-    await AuditLog(AuditStore(gone), retention_days=1).note(user_id, "file.delete", "the-file")
+    await AuditLog(AuditStore(gone), Meters().audit, retention_days=1).note(user_id, "file.delete", "the-file")
 
     [error] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert "file.delete" in error
