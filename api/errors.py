@@ -16,9 +16,11 @@ from api.schemas.problems import FieldProblem, Problem
 from db.errors import DatabaseUnavailable, WriteConflict
 from services.accounts.registration import InvitationNeeded, RegistrationClosed
 from services.errors import (
+    AddressNotAllowed,
     CallerError,
     ColloquyError,
     Conflict,
+    ConnectionOff,
     ContextTooLong,
     InsufficientScope,
     InvalidControl,
@@ -101,6 +103,7 @@ STATUSES: Mapping[type[ColloquyError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
     SessionBusy: HTTPStatus.CONFLICT,
+    ConnectionOff: HTTPStatus.CONFLICT,
     StaleVersion: HTTPStatus.PRECONDITION_FAILED,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -108,6 +111,7 @@ STATUSES: Mapping[type[ColloquyError], HTTPStatus] = {
     UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownProvider: HTTPStatus.UNPROCESSABLE_ENTITY,
+    AddressNotAllowed: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownControl: HTTPStatus.UNPROCESSABLE_ENTITY,
     InvalidControl: HTTPStatus.UNPROCESSABLE_ENTITY,
     PromptTooLarge: HTTPStatus.UNPROCESSABLE_ENTITY,

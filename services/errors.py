@@ -110,6 +110,12 @@ class UnknownProvider(CallerError):
     code = "unknown_provider"
 
 
+class ConnectionOff(CallerError):
+    """That connection is switched off."""
+
+    code = "connection_off"
+
+
 class UnknownControl(CallerError):
     """That control does not exist."""
 
@@ -167,6 +173,15 @@ class ProviderUnreachable(ProviderError):
     """The model server cannot be reached."""
 
     code = "provider_unreachable"
+
+
+class AddressNotAllowed(CallerError, ProviderError):
+    """Nobody may connect to that address from here: it is not public, and not in ALLOWED_PRIVATE_HOSTS."""
+
+    code = "provider_host_not_allowed"
+    whose = "caller"
+    retryable = False
+    resend_safe = True
 
 
 class ProviderAuthentication(ProviderError):

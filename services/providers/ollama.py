@@ -1,7 +1,7 @@
 """Ollama through its native API."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
 from functools import partial
@@ -15,6 +15,7 @@ from services.providers.attempts import Retries, cannot_mend
 from services.providers.base import ProviderKind, ProviderTimeouts
 from services.providers.controls import refuse_inexpressible
 from services.providers.faults import Complaints
+from services.providers.gate import Gate
 from services.providers.loose import count, items, mapping, words
 from services.providers.ollama_chat import OllamaReader
 from services.providers.patience import Patience
@@ -49,7 +50,7 @@ class OllamaProvider:
         timeouts: ProviderTimeouts | None = None,
         retries: Retries | None = None,
         max_connections: int = 2000,
-        allows_ip: Callable[[str], bool] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.name = name
         self.kind: ProviderKind = "ollama"
@@ -61,7 +62,7 @@ class OllamaProvider:
         self._timeouts = timeouts or ProviderTimeouts()
         self._retries = retries or Retries()
         self._max_connections = max_connections
-        self._allows_ip = allows_ip
+        self._gate = gate
         self._complaints = Complaints(name, secrets=(api_key or "",))
         self._lengths = ContextWindows(self._ask_length)
         self._blind: set[str] = set()
@@ -169,5 +170,5 @@ class OllamaProvider:
             complaints=self._complaints,
             connect_timeout=self._timeouts.connect,
             max_connections=self._max_connections,
-            allows_ip=self._allows_ip,
+            gate=self._gate,
         )

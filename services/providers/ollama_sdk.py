@@ -1,7 +1,7 @@
 """The official `ollama` client as we use it. Imported only when a connection is used."""
 
 import json
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, cast
 
@@ -11,7 +11,9 @@ from httpx_aiohttp import AiohttpTransport
 
 from services.errors import ProviderBrokeOff, ProviderError, ProviderGarbled, ProviderUnreachable
 from services.providers.faults import Complaints, complaint_in, seconds_to_wait
-from services.providers.transport import KEEP_ALIVE, TRANSPORT_ERRORS, connection_fault, guarded_session
+from services.providers.gate import Gate
+from services.providers.guarded import GuardedTransport
+from services.providers.transport import KEEP_ALIVE, TRANSPORT_ERRORS, connection_fault
 
 
 class OllamaClient(ollama.AsyncClient):
@@ -29,14 +31,14 @@ class OllamaClient(ollama.AsyncClient):
         complaints: Complaints,
         connect_timeout: float,
         max_connections: int,
-        allows_ip: Callable[[str], bool] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType] - its **kwargs go to httpx
             host,
             # An approved address stays the address.
             follow_redirects=False,
             timeout=httpx.Timeout(None, connect=connect_timeout, pool=connect_timeout),
-            transport=_transport(max_connections, allows_ip),
+            transport=_transport(max_connections, gate, api_key),
         )
         self._http = cast(httpx.AsyncClient, self._client)  # pyright: ignore[reportUnknownMemberType]
         # The client would send the environment's key to every host.
@@ -107,9 +109,9 @@ async def _json_lines(response: httpx.Response) -> AsyncGenerator[object, None]:
         yield json.loads(whole)
 
 
-def _transport(max_connections: int, allows_ip: Callable[[str], bool] | None) -> AiohttpTransport:
-    if allows_ip:
-        return AiohttpTransport(client=guarded_session(allows_ip, max_connections))
+def _transport(max_connections: int, gate: Gate | None, api_key: str | None) -> AiohttpTransport:
+    if gate:
+        return GuardedTransport(gate, max_connections, {"authorization": f"Bearer {api_key}"} if api_key else {})
     # Without a number, aiohttp stops at 100 connections.
     limits = httpx.Limits(
         max_connections=max_connections, max_keepalive_connections=max_connections, keepalive_expiry=KEEP_ALIVE

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +17,7 @@ from services.providers.base import ProviderKind, ProviderTimeouts
 from services.providers.chat_completions import ChatCompletions
 from services.providers.controls import refuse_inexpressible
 from services.providers.faults import Complaints
+from services.providers.gate import Gate
 from services.providers.loose import items, mapping, words
 from services.providers.patience import Patience
 from services.providers.pictures import has_pictures
@@ -67,7 +68,7 @@ class OpenAIProvider:
         timeouts: ProviderTimeouts | None = None,
         retries: Retries | None = None,
         max_connections: int = 2000,
-        allows_ip: Callable[[str], bool] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.name = name
         self.kind: ProviderKind = "openai"
@@ -78,7 +79,7 @@ class OpenAIProvider:
         self._timeouts = timeouts or ProviderTimeouts()
         self._retries = retries or Retries()
         self._max_connections = max_connections
-        self._allows_ip = allows_ip
+        self._gate = gate
         self._complaints = Complaints(name, secrets=(address.api_key or "",))
         self._windows = ContextWindows(self._ask_window)
         self._refused: defaultdict[str, set[str]] = defaultdict(set)
@@ -157,7 +158,7 @@ class OpenAIProvider:
             complaints=self._complaints,
             connect_timeout=self._timeouts.connect,
             max_connections=self._max_connections,
-            allows_ip=self._allows_ip,
+            gate=self._gate,
         )
 
 

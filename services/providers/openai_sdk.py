@@ -1,19 +1,20 @@
 """The official `openai` client as we use it. Imported only when a connection is used: it takes a second to load."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx2
 import openai
-from httpx_aiohttp.httpx2 import AiohttpTransport
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
 from services.errors import ProviderBrokeOff, ProviderError, ProviderGarbled, ProviderUnreachable
 from services.providers.faults import Complaint, Complaints, complaint_in, seconds_to_wait
+from services.providers.gate import Gate
+from services.providers.guarded import GuardedTransport2
 from services.providers.openai import OpenAIAddress
-from services.providers.transport import KEEP_ALIVE, TRANSPORT_ERRORS, connection_fault, guarded_session
+from services.providers.transport import KEEP_ALIVE, TRANSPORT_ERRORS, connection_fault
 
 OPENAI_URL = "https://api.openai.com/v1"
 # Many local servers want no key, but the client wants one.
@@ -30,10 +31,10 @@ class OpenAIClient:
         complaints: Complaints,
         connect_timeout: float,
         max_connections: int,
-        allows_ip: Callable[[str], bool] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._complaints = complaints
-        self._sdk = _sdk(address, _http(max_connections, allows_ip), connect_timeout)
+        self._sdk = _sdk(address, _http(address, max_connections, gate), connect_timeout)
 
     @asynccontextmanager
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[AsyncIterator[object], None]:
@@ -79,16 +80,22 @@ class OpenAIClient:
             raise connection_fault(error, when_cut, self._complaints) from error
 
 
-def _http(max_connections: int, allows_ip: Callable[[str], bool] | None) -> httpx2.AsyncClient:
+def _http(address: OpenAIAddress, max_connections: int, gate: Gate | None) -> httpx2.AsyncClient:
     # An approved address stays the address: no redirects.
-    if allows_ip:
-        guarded = AiohttpTransport(client=guarded_session(allows_ip, max_connections))
-        return DefaultAioHttpClient(transport=guarded, follow_redirects=False)
+    if gate:
+        guarded = GuardedTransport2(gate, max_connections, _credentials(address))
+        return DefaultAioHttpClient(transport=guarded, follow_redirects=False, trust_env=False)
     # Without a number, aiohttp stops at 100 connections.
     limits = httpx2.Limits(
         max_connections=max_connections, max_keepalive_connections=max_connections, keepalive_expiry=KEEP_ALIVE
     )
     return DefaultAioHttpClient(limits=limits, follow_redirects=False)
+
+
+def _credentials(address: OpenAIAddress) -> dict[str, str]:
+    if not address.api_key:
+        return {}
+    return {"api-key": address.api_key} if address.azure else {"authorization": f"Bearer {address.api_key}"}
 
 
 def _sdk(address: OpenAIAddress, http: httpx2.AsyncClient, connect_timeout: float) -> AsyncOpenAI:

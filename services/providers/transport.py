@@ -1,21 +1,17 @@
-"""aiohttp, which carries both official clients: what its faults mean, and how it is kept to allowed addresses.
+"""aiohttp, which carries both official clients: what its faults mean.
 
 Imported only by the modules that import a client.
 """
 
-import errno
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import aiohttp
 import httpx
 import httpx2
 
-from services.errors import ProviderError, ProviderGarbled, ProviderTimeout, ProviderUnreachable
+from services.errors import AddressNotAllowed, ProviderError, ProviderGarbled, ProviderTimeout, ProviderUnreachable
 from services.providers.faults import Complaints
-
-# As `socket.getaddrinfo` describes an address.
-_Address = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[object, ...]]
+from services.providers.gate import Barred
 
 # Idle connections are dropped before most servers do it.
 KEEP_ALIVE = 15.0
@@ -30,8 +26,12 @@ def connection_fault(error: BaseException, when_cut: type[ProviderError], compla
     that says something decides.
     """
     where = {"provider": complaints.provider}
+    if any(isinstance(cause, Barred) for cause in _causes(error)):
+        return AddressNotAllowed(**where)
     for cause in _causes(error):
         match cause:
+            case ProviderError():
+                return cause
             case aiohttp.ServerTimeoutError():
                 return ProviderTimeout("The model server could not be connected to in time.", **where)
             case aiohttp.ClientConnectorError() | aiohttp.InvalidURL():
@@ -45,28 +45,6 @@ def connection_fault(error: BaseException, when_cut: type[ProviderError], compla
     if when_cut is ProviderUnreachable:
         return ProviderUnreachable("The model server closed the connection before it answered.", **where)
     return when_cut(**where)
-
-
-def guarded_session(allows_ip: Callable[[str], bool], max_connections: int) -> Callable[[], aiohttp.ClientSession]:
-    """Makes sessions that connect only to addresses that `allows_ip` lets pass.
-
-    The check stands where the socket is made, after all name resolution: a name that resolves to something else
-    the second time gains nothing. Proxies of the environment are not used, as they would connect in our stead.
-    """
-
-    def make_socket(address: _Address) -> socket.socket:
-        family, kind, protocol, _, target = address
-        if not allows_ip(str(target[0])):
-            raise PermissionError(errno.EACCES, "this address is not allowed")
-        return socket.socket(family, kind, protocol)
-
-    def session() -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=max_connections, keepalive_timeout=KEEP_ALIVE, socket_factory=make_socket, use_dns_cache=False
-        )
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-
-    return session
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from services.agent.types import Finish, ModelEvent, RefusalDelta, TextDelta, ThinkingDelta, ToolSpec, Usage
-from services.errors import InvalidControl, ProviderBrokeOff, ProviderRejected, ProviderUnreachable
+from services.errors import InvalidControl, ProviderBrokeOff, ProviderRejected
 from services.providers.chat_completions import ChatCompletions, ChatCompletionsReader
 from services.providers.controls import validate_controls
 from services.providers.openai import Azure, OpenAIAddress, OpenAIProvider
@@ -190,20 +190,3 @@ async def test_the_window_comes_from_the_model_list_and_is_asked_for_once(chat: 
     provider = chat.provider()
     assert [await provider.context_window("fake-small") for _ in range(3)] == [16_384] * 3
     assert len(chat.fake.lookups) == 1
-
-
-async def test_an_address_that_is_not_allowed_is_not_connected_to(chat: Peer) -> None:
-    asked: list[str] = []
-
-    def allows(ip: str) -> bool:
-        asked.append(ip)
-        return False
-
-    with pytest.raises(ProviderUnreachable, match="not allowed"):
-        await answer(chat.provider(allows_ip=allows))
-    assert set(asked) == {"127.0.0.1"}
-    assert not chat.fake.requests
-
-
-async def test_an_allowed_address_is_connected_to(chat: Peer) -> None:
-    assert joined(await answer(chat.provider(allows_ip=lambda _: True))) == "Hello there."

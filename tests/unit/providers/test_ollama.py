@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from services.agent.types import ChatMessage, ModelRequest, ToolCall, ToolCallMessage, ToolSpec
-from services.errors import InvalidControl, ProviderError
+from services.errors import InvalidControl
 from services.providers.controls import validate_controls
-from tests.unit.providers.conftest import Peer, answer, ask, joined
+from tests.unit.providers.conftest import Peer, answer, ask
 
 TOOL = ToolSpec("add", "Adds.", {"type": "object"})
 
@@ -102,9 +102,3 @@ async def test_the_key_of_the_environment_goes_to_no_server(ollama: Peer, monkey
     monkeypatch.setenv("OLLAMA_API_KEY", "sk-of-the-environment")
     await answer(ollama.provider(api_key=None))
     assert "authorization" not in {name.lower() for name in ollama.fake.requests[0].headers}
-
-
-async def test_an_address_that_is_not_allowed_is_not_connected_to(ollama: Peer) -> None:
-    with pytest.raises(ProviderError, match="not allowed"):
-        await answer(ollama.provider(allows_ip=lambda _: False))
-    assert joined(await answer(ollama.provider(allows_ip=lambda _: True))) == "Hello there."

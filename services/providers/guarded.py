@@ -1,0 +1,163 @@
+"""HTTP to servers that nobody vouches for: checked addresses, none of the environment's headers, bounded answers.
+
+Imported only by the modules that import a client.
+"""
+
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
+from typing import Any, Final
+
+import aiohttp
+import httpx
+import httpx2
+import httpx_aiohttp
+import httpx_aiohttp.httpx2
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from services.errors import ProviderGarbled
+from services.providers.gate import Gate
+from services.providers.transport import KEEP_ALIVE
+
+# As `socket.getaddrinfo` describes an address.
+_Address = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[object, ...]]
+_Headers = MutableMapping[str, str]
+
+_SENT: Final = frozenset(
+    ("host", "accept", "content-type", "content-length", "transfer-encoding", "connection", "user-agent")
+)
+_STREAMS: Final = ("text/event-stream", "application/x-ndjson")
+LONGEST_ANSWER: Final = 8 * 1024 * 1024
+"""Bytes of an answer that is read as a whole, and of a line of one that is read as it comes."""
+
+
+def guarded_session(gate: Gate, max_connections: int) -> Callable[[], aiohttp.ClientSession]:
+    """Makes sessions that connect only where `gate` lets them.
+
+    A name is resolved once, and what was checked is what is connected to. The check stands a second time where the
+    socket is made, so that nothing gets past it that never was a name. Proxies of the environment are not used, as
+    they would connect in our stead.
+    """
+
+    def make_socket(address: _Address) -> socket.socket:
+        family, kind, protocol, _, target = address
+        host, port = target[:2]
+        gate.check(str(host), int(str(port)))
+        return socket.socket(family, kind, protocol)
+
+    def session() -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=max_connections,
+            keepalive_timeout=KEEP_ALIVE,
+            socket_factory=make_socket,
+            resolver=_Checked(gate),
+            use_dns_cache=False,
+        )
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+
+    return session
+
+
+class GuardedTransport(httpx_aiohttp.AiohttpTransport):
+    """Carries the client of Ollama."""
+
+    def __init__(self, gate: Gate, max_connections: int, credentials: Mapping[str, str]) -> None:
+        super().__init__(client=guarded_session(gate, max_connections), trust_env=False)
+        self._credentials = credentials
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """The answer, bounded."""
+        _only_ours(request.headers, self._credentials)
+        response = await super().handle_async_request(request)
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _BoundedStream(response.stream, response.headers)
+        return response
+
+
+class GuardedTransport2(httpx_aiohttp.httpx2.AiohttpTransport):
+    """Carries the client of OpenAI."""
+
+    def __init__(self, gate: Gate, max_connections: int, credentials: Mapping[str, str]) -> None:
+        super().__init__(client=guarded_session(gate, max_connections), trust_env=False)
+        self._credentials = credentials
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """The answer, bounded."""
+        _only_ours(request.headers, self._credentials)
+        response = await super().handle_async_request(request)
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        response.stream = _BoundedStream2(response.stream, response.headers)
+        return response
+
+
+class _Checked(AbstractResolver):
+    """Resolves names through a gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for address in await self._gate.addresses(host, port)
+        ]
+
+    async def close(self) -> None:
+        """Nothing is kept."""
+
+
+class _BoundedStream(httpx.AsyncByteStream):
+    def __init__(self, inner: httpx.AsyncByteStream, headers: Mapping[str, str]) -> None:
+        self._inner = inner
+        self._headers = headers
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in _bounded(self._inner, self._headers):
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _BoundedStream2(httpx2.AsyncByteStream):
+    def __init__(self, inner: httpx2.AsyncByteStream, headers: Mapping[str, str]) -> None:
+        self._inner = inner
+        self._headers = headers
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in _bounded(self._inner, self._headers):
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def _bounded(chunks: Any, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
+    """Those chunks; raises `ProviderGarbled` at more than anybody may be made to keep."""
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise ProviderGarbled("The model server sends compressed answers, for which it was not asked.")
+    is_stream = headers.get("content-type", "").partition(";")[0].strip().lower() in _STREAMS
+    held = 0
+    async for chunk in chunks:
+        end = chunk.rfind(b"\n") if is_stream else -1
+        held = len(chunk) - end - 1 if end >= 0 else held + len(chunk)
+        if held > LONGEST_ANSWER:
+            raise ProviderGarbled("The model server sent more at once than anybody can use.")
+        yield chunk
+
+
+def _only_ours(headers: _Headers, credentials: Mapping[str, str]) -> None:
+    """Leave out what the official clients take from the environment: it is the operator's, and may be secret."""
+    for name in list(headers):
+        if name.lower() not in _SENT:
+            del headers[name]
+    headers.update(credentials)
+    headers["accept-encoding"] = "identity"
