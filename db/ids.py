@@ -18,6 +18,7 @@ FileId = NewType("FileId", UUID)
 SignInId = NewType("SignInId", UUID)
 ApiKeyId = NewType("ApiKeyId", UUID)
 InvitationId = NewType("InvitationId", UUID)
+ConnectionId = NewType("ConnectionId", UUID)
 
 LOCAL_OWNER = UserId(UUID("00000000-0000-7000-8000-000000000001"))
 """The one owner of a service without accounts."""

@@ -1,12 +1,13 @@
 """The stored shapes: one frozen dataclass per table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
 from db.ids import (
     ApiKeyId,
+    ConnectionId,
     FileId,
     InvitationId,
     MemoryId,
@@ -19,10 +20,25 @@ from db.ids import (
     SummaryId,
     UserId,
 )
+    MemoryId,
+    MessageId,
+    ModuleId,
+    PersonaId,
+    RunId,
+    SessionId,
+<<<<<<< HEAD
+    SignInId,
+=======
+>>>>>>> b2f8de2 (Keep the keys of model servers sealed for their rows, under a ring that is not in the database)
+    SummaryId,
+    UserId,
+)
 
 RunState = Literal["queued", "running", "finished"]
 MessageRole = Literal["user", "assistant", "system"]
 PersonaMode = Literal["reactive", "autonomous"]
+ConnectionKind = Literal["openai", "azure", "ollama"]
+ConnectionApi = Literal["chat_completions", "responses"]
 ModuleType = Literal["simple", "advanced"]
 ExecutionContext = Literal["IMMEDIATE", "POST_RESPONSE", "ON_DEMAND"]
 ResultState = Literal["spoke", "failed"]
@@ -96,6 +112,34 @@ class PersonaRecord:
     refers_to: list[str]
     is_active: bool
     is_default: bool
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRecord:
+    """A connection to a model server that somebody saved.
+
+    `former_names` lead to it where nothing else has that name now, the newest first. `sealed_key` is what
+    `services/connections/vault.py` makes of the key, `key_id` names the key of the ring that opens it.
+    """
+
+    id: ConnectionId
+    owner_id: UserId
+    name: str
+    former_names: list[str]
+    kind: ConnectionKind
+    base_url: str | None
+    api_version: str | None
+    deployment: str | None
+    default_model: str | None
+    num_ctx: int | None
+    api: ConnectionApi
+    is_active: bool
+    sealed_key: bytes | None = field(repr=False)
+    key_id: str | None
+    last_four: str | None
     version: int
     created_at: datetime
     updated_at: datetime
