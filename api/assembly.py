@@ -5,11 +5,10 @@ import math
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from pydantic import SecretStr
-
 from api.access import Access, make_access, watch_rights
 from api.accounts import Accounts, open_accounts
 from api.bookkeeping import Bookkeeping, open_bookkeeping
+from api.connections import SavedConnections, open_connections, provider_settings
 from api.keys import secret_keys
 from api.measuring import open_measuring
 from api.prompts import open_prompts
@@ -78,8 +77,7 @@ from services.modules import ModuleService
 from services.personas import PersonaService
 from services.prompt.archive import PromptArchive
 from services.prompt.lab import PromptLab
-from services.providers.base import ProviderTimeouts
-from services.providers.registry import Providers, ProviderSettings
+from services.providers.registry import Providers
 from services.questions import Questions
 from services.replies import ReplyService
 from services.runs.afterwork import Afterwork, Responder
@@ -128,6 +126,7 @@ class Services:
     replies: ReplyService
     health: HealthService
     providers: Providers
+    saved_connections: SavedConnections
     tool_servers: McpPool
     engine: RunEngine
     afterwork: Afterwork
@@ -163,12 +162,14 @@ async def open_services(
     access = make_access(settings, database, secrets, audit)
     welcome = Welcome(FirstRunStore(database))
     accounts = await open_accounts(settings, database, secrets, access, audit, welcome, stack)
-    providers = Providers(_provider_settings(settings))
+    providers = Providers(provider_settings(settings))
     stack.push_async_callback(providers.aclose)
     tokens = TokenCounter()
     await tokens.load()
     await providers.look_for_ollama()
     stack.push_async_callback(_cancel, asyncio.create_task(providers.warm()))
+
+    saved = await open_connections(settings, database, providers, secrets, stack)
 
     pool = make_pool(settings)
     await stack.enter_async_context(pool.running())
@@ -180,7 +181,7 @@ async def open_services(
     templates = TemplateService(modules)
     images = ImageService(settings.data_dir / "images", _image_limits(settings))
     module_service = ModuleService(modules, await stack.enter_async_context(ScriptChecker()), audit)
-    persona_service = PersonaService(personas, modules, templates, images, providers, audit)
+    persona_service = PersonaService(personas, modules, templates, images, saved.directory, audit)
     feeds = Feeds(events)
     journal = Journal(
         events,
@@ -190,8 +191,8 @@ async def open_services(
         pending_characters=settings.journal.pending_bytes,
     )
     files = await _open_files(settings, database, tokens, audit, stack)
-    casting = CastingOffice(sessions, personas, providers)
-    prompts = await open_prompts(database, providers, tokens, casting, settings.sandbox, stack)
+    casting = CastingOffice(sessions, personas, saved.directory)
+    prompts = await open_prompts(database, saved.directory, tokens, casting, settings.sandbox, stack)
     context = ContextStore(database)
     calibrations = Calibrations(CalibrationStore(database))
     compactor = Compactor(context, tokens, providers, journal, _summary_settings(settings))
@@ -233,14 +234,14 @@ async def open_services(
     )
     tooling = make_tooling(settings, database, pool, prompts.on_demand, conversations, tokens, decisions, files)
     inbox = Inbox(
-        questions=Questions(messages=messages, runs=runs, personas=personas, providers=providers),
+        questions=Questions(messages=messages, runs=runs, personas=personas, connections=saved.directory),
         attachments=attachments,
         personas=personas,
         accepting=AcceptStore(database, lease_seconds=settings.timeouts.lease),
         runs=runs,
         journal=journal,
         engine=engine,
-        providers=providers,
+        connections=saved.directory,
         tokens=tokens,
         limits=_inbox_limits(settings),
     )
@@ -264,7 +265,7 @@ async def open_services(
     # The embedded database belongs to this process; any other may have further replicas at work on it.
     await stack.enter_async_context(engine.running(chat, is_alone=settings.database_url is None))
     await watch_rights(settings, access, engine, afterwork, stack)
-    session_service = SessionService(sessions, personas, tokens, chat, journal, providers, files, pool, audit)
+    session_service = SessionService(sessions, personas, tokens, chat, journal, saved.directory, files, pool, audit)
     approvals = ApprovalService(ToolCallStore(database), session_service, decisions)
     sockets = ConnectionManager(chat, approvals, access.rights, _socket_limits(settings))
     await open_measuring(
@@ -309,7 +310,7 @@ async def open_services(
             forks=ForkStore(database),
             files=files,
             tokens=tokens,
-            providers=providers,
+            connections=saved.directory,
             audit=audit,
         ),
         search=MessageSearch(SearchStore(database), sessions),
@@ -323,12 +324,13 @@ async def open_services(
         memories=MemoryService(MemoryStore(database), sessions, audit),
         images=images,
         files=files,
-        library=LibraryService(LibraryStore(database), module_service, persona_service, images, providers, audit),
+        library=LibraryService(LibraryStore(database), module_service, persona_service, images, saved.directory, audit),
         replies=ReplyService(chat, runs, messages),
         health=HealthService(
             SchemaStore(database), engine, providers, pool, prompts.sandbox, newest_migration=len(read_migrations())
         ),
         providers=providers,
+        saved_connections=saved,
         tool_servers=pool,
         engine=engine,
         afterwork=afterwork,
@@ -354,30 +356,6 @@ async def _open_files(
 async def _cancel(task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.wait([task])
-
-
-def _provider_settings(settings: Settings) -> ProviderSettings:
-    timeouts = settings.timeouts
-    return ProviderSettings(
-        default_provider=settings.default_provider,
-        openai_api_key=_revealed(settings.openai_api_key),
-        openai_base_url=settings.openai_base_url,
-        openai_default_model=settings.openai_default_model,
-        openai_api=settings.openai_api,
-        azure_endpoint=settings.azure_openai_endpoint,
-        azure_api_key=_revealed(settings.azure_openai_api_key),
-        azure_api_version=settings.azure_openai_api_version,
-        azure_deployment=settings.azure_openai_deployment,
-        azure_api=settings.azure_openai_api,
-        ollama_host=settings.ollama_host,
-        ollama_default_model=settings.ollama_default_model,
-        ollama_num_ctx=settings.ollama_num_ctx,
-        timeouts=ProviderTimeouts(timeouts.connect, timeouts.first_token, timeouts.between_tokens),
-    )
-
-
-def _revealed(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
 
 
 def _inbox_limits(settings: Settings) -> InboxLimits:

@@ -16,6 +16,7 @@ from api.callers import (
     ReadingCaller,
     services_of,
 )
+from api.connections import SavedConnections
 from api.errors import UnsupportedMediaType
 from api.settings import Settings
 from api.streams import EventStreams
@@ -162,6 +163,10 @@ def _providers(connection: HTTPConnection) -> Providers:
     return services_of(connection).providers
 
 
+def _saved_connections(connection: HTTPConnection) -> SavedConnections:
+    return services_of(connection).saved_connections
+
+
 def _tool_servers(connection: HTTPConnection) -> McpPool:
     return services_of(connection).tool_servers
 
@@ -232,6 +237,7 @@ Images = Annotated[ImageService, Depends(_images)]
 Files = Annotated[FileService, Depends(_files)]
 Health = Annotated[HealthService, Depends(_health)]
 ModelServers = Annotated[Providers, Depends(_providers)]
+Connections = Annotated[SavedConnections, Depends(_saved_connections)]
 ToolServers = Annotated[McpPool, Depends(_tool_servers)]
 
 

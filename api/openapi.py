@@ -22,6 +22,7 @@ _TAGS = [
     {"name": "templates", "description": "Prompts before they are saved."},
     {"name": "memories", "description": "What scripts kept of a thread."},
     {"name": "files", "description": "What was uploaded into a thread, and its text."},
+    {"name": "connections", "description": "Model servers: the addresses and keys that you have saved."},
     {"name": "auth", "description": "Who asks, and what shows it."},
     {"name": "service", "description": "Health and configuration."},
 ]

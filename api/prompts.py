@@ -13,6 +13,7 @@ from db.stores.run_traces import RunTraceStore
 from db.stores.sessions import SessionStore
 from db.stores.turns import TurnStore
 from services.casting import CastingOffice
+from services.connections.directory import ConnectionDirectory
 from services.context.tokens import TokenCounter
 from services.hardening import Hardening
 from services.prompt.after import AfterReply
@@ -24,7 +25,6 @@ from services.prompt.on_demand import OnDemand
 from services.prompt.shelf import Shelf
 from services.prompt.turn import HostFor, ScriptTimes
 from services.prompt.view import TurnView
-from services.providers.registry import Providers
 from services.scripts.sandbox import Sandbox
 from services.scripts.types import ScriptHost, ScriptLimits
 from services.scripts.workers import CannotStart, InterpreterMissing
@@ -45,7 +45,7 @@ class Prompts:
 
 async def open_prompts(
     database: Database,
-    providers: Providers,
+    connections: ConnectionDirectory,
     tokens: TokenCounter,
     casting: CastingOffice,
     allowed: SandboxLimits,
@@ -68,7 +68,7 @@ async def open_prompts(
         host_calls=allowed.host_calls,
     )
     times = ScriptTimes(allowed.timeout_ms, allowed.ai_timeout_ms)
-    hosts, unkept = (_hosts(database, providers, kind(database)) for kind in (MemoryStore, UnkeptMemories))
+    hosts, unkept = (_hosts(database, connections, kind(database)) for kind in (MemoryStore, UnkeptMemories))
     turns = Turns(sandbox, hosts, shelf, limits=limits, times=times)
     after = AfterReply(
         casting,
@@ -96,10 +96,10 @@ async def _tell_hardening(sandbox: Sandbox) -> None:
     _log.log(logging.WARNING if level is Hardening.NONE else logging.INFO, "scripts: %s", level.meaning)
 
 
-def _hosts(database: Database, providers: Providers, memories: MemoryStore) -> HostFor:
+def _hosts(database: Database, connections: ConnectionDirectory, memories: MemoryStore) -> HostFor:
     messages, sessions = MessageStore(database), SessionStore(database)
 
     def host_for(view: TurnView) -> ScriptHost:
-        return TurnHost(view, messages=messages, memories=memories, sessions=sessions, providers=providers)
+        return TurnHost(view, messages=messages, memories=memories, sessions=sessions, connections=connections)
 
     return host_for

@@ -82,6 +82,12 @@ class Limits(SettingGroup):
     """What is kept of a tool's result."""
     pool_size: PositiveInt = 10
     """Connections to PostgreSQL."""
+    saved_connections_per_user: PositiveInt = 50
+    """Connections to model servers that one user may save."""
+    connection_tests_per_minute: PositiveInt = 30
+    """How often one user may have a model server tried."""
+    model_clients: PositiveInt = 256
+    """Clients of saved connections that are kept open, of all users together."""
     tool_message_bytes: PositiveInt = 4_194_304
     """The largest message taken from a tool server; an answer beyond it is a fault of the tool."""
     tool_text_characters: PositiveInt = 1_048_576

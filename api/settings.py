@@ -39,6 +39,7 @@ from api.setting_groups import (
     Tokens,
 )
 from services.accounts.secrets import SHORTEST_SECRET, weakness_of
+from services.connections.addresses import AddressRules
 
 OpenAIApi = Literal["chat_completions", "responses"]
 
@@ -77,6 +78,11 @@ def _network(text: str) -> str:
         raise ValueError(f"{text!r} is no address or network such as 10.0.0.0/8") from error
 
 
+def _place(text: str) -> str:
+    AddressRules((text,))
+    return text
+
+
 def _split(text: str) -> tuple[str, ...]:
     return tuple(word for part in text.split(",") if (word := part.strip()))
 
@@ -92,6 +98,7 @@ def _lower(value: object) -> object:
 HttpAddress = Annotated[str, AfterValidator(_http_address)]
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], NoDecode, BeforeValidator(_listed)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_listed)]
+Places = Annotated[tuple[Annotated[str, AfterValidator(_place)], ...], NoDecode, BeforeValidator(_listed)]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_listed)]
 
 
@@ -174,6 +181,10 @@ class Settings(BaseSettings):
     """The model to use when nobody chose."""
     ollama_num_ctx: PositiveInt = 8192
     """The context window that Ollama is asked to provide, in tokens. More needs more memory."""
+
+    allowed_private_hosts: Places | None = None
+    """Where connections of users may lead although it is not public, separated by commas: names, addresses or networks,
+    with a port or without; otherwise this machine in local mode, and nothing with accounts."""
 
     tokens: Tokens = Tokens()
     passwords: Passwords = Passwords()

@@ -20,19 +20,6 @@ from db.ids import (
     SummaryId,
     UserId,
 )
-    MemoryId,
-    MessageId,
-    ModuleId,
-    PersonaId,
-    RunId,
-    SessionId,
-<<<<<<< HEAD
-    SignInId,
-=======
->>>>>>> b2f8de2 (Keep the keys of model servers sealed for their rows, under a ring that is not in the database)
-    SummaryId,
-    UserId,
-)
 
 RunState = Literal["queued", "running", "finished"]
 MessageRole = Literal["user", "assistant", "system"]

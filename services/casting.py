@@ -9,9 +9,9 @@ from db.ids import MessageId, PersonaId, SessionId, UserId
 from db.records import PersonaRecord, RunRecord
 from db.stores.personas import PersonaStore
 from db.stores.sessions import SessionStore
+from services.connections.directory import ConnectionDirectory
 from services.errors import NotFound, ProviderError, no_session
 from services.providers.base import Provider
-from services.providers.registry import Providers
 
 _USER_NAME = "You"
 """What the one owner is called while there are no accounts."""
@@ -46,16 +46,16 @@ class Casting:
 class CastingOffice:
     """Finds who answers."""
 
-    def __init__(self, sessions: SessionStore, personas: PersonaStore, providers: Providers) -> None:
+    def __init__(self, sessions: SessionStore, personas: PersonaStore, connections: ConnectionDirectory) -> None:
         self._sessions = sessions
         self._personas = personas
-        self._providers = providers
+        self._connections = connections
 
     async def cast(self, record: RunRecord) -> Casting:
         """What the message asks for goes before the session's word, and that before the persona's.
 
-        Raises `NotFound` if the session was deleted, `UnknownProvider`, `UnknownModel` and what asking a provider for
-        its models raises.
+        Raises `NotFound` if the session was deleted, `UnknownModel`, what asking a provider for its models raises, and
+        what `ConnectionDirectory.get` raises.
         """
         asked = record.request
         session = await self._sessions.get(record.session_id, record.owner_id)
@@ -68,13 +68,13 @@ class CastingOffice:
             words.append({"connection": persona.connection, "model": persona.model})
         # A model belongs to its connection: whoever names a connection leaves the less specific models aside.
         connection, model = _first_named(words)
-        provider = self._providers.get(connection)
+        provider = await self._connections.get(record.owner_id, connection)
         return Casting(
             persona,
             session.title,
             _USER_NAME,
             provider,
-            await self._providers.model_for(provider, model),
+            await self._connections.model_for(provider, model),
             {**(persona.controls if persona else {}), **session.controls, **asked["controls"]},
             session.title is None and not session.title_is_given,
             (session.tools, *([persona.tools] if persona else [])),
@@ -96,9 +96,9 @@ class CastingOffice:
             raise NotFound("There is no persona with that id.", field="persona_id")
         words = [{"connection": one.connection, "model": one.model} for one in (session, persona) if one is not None]
         connection, model = _first_named(words)
-        provider = self._providers.get(connection)
+        provider = await self._connections.get(owner_id, connection)
         try:
-            model = await self._providers.model_for(provider, model)
+            model = await self._connections.model_for(provider, model)
         except ProviderError:
             model = ""
         casting = Casting(persona, session and session.title, _USER_NAME, provider, model, {})

@@ -130,9 +130,9 @@ class ChatService:
             await self._engine.interrupt_for_message(accepted.busy)
         return accepted
 
-    def checked(self, send: Send) -> Send:
-        """`send` in the form in which it is stored. Asks no database; raises what `send` raises without asking one."""
-        return self._inbox.checked(send)
+    async def checked(self, owner_id: UserId, send: Send) -> Send:
+        """`send` in the form in which it is stored. Raises what `send` raises of the request itself."""
+        return await self._inbox.checked(owner_id, send)
 
     async def perform(self, run: ActiveRun) -> None:
         """Answer the user's message; every way out of the work leads through the closing of the reply."""

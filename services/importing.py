@@ -17,13 +17,13 @@ from db.stores.modules import ModuleStore
 from db.stores.sessions import SessionStore
 from db.stores.transfer import NewMemory, NewMessage, NewSession, Result, Summary, TransferStore, Variable
 from services.audit import AuditLog
+from services.connections.directory import ConnectionDirectory
 from services.context.items import Item, decode, said_in
 from services.context.tokens import TokenCounter
 from services.conversation.running import counted
 from services.errors import ColloquyError, InvalidRequest
 from services.files.service import FileService
 from services.providers.controls import validate_controls
-from services.providers.registry import Providers
 
 _COUNTED_AT_ONCE = 20
 """Messages between two looks at what else is to be done."""
@@ -85,7 +85,7 @@ class SessionImporter:
         forks: ForkStore,
         files: FileService,
         tokens: TokenCounter,
-        providers: Providers,
+        connections: ConnectionDirectory,
         audit: AuditLog,
     ) -> None:
         self._store = store
@@ -94,7 +94,7 @@ class SessionImporter:
         self._forks = forks
         self._files = files
         self._tokens = tokens
-        self._providers = providers
+        self._connections = connections
         self._audit = audit
 
     async def put(self, owner_id: UserId, document: Document) -> ImportedSession:
@@ -123,7 +123,7 @@ class SessionImporter:
         said = document.messages
         ids = dict(zip((message.id for message in said), _ordered_ids(len(said)), strict=True))
         active = document.active or (said[-1].id if said else None)
-        fields, warnings = self._fields(document)
+        fields, warnings = await self._fields(owner_id, document)
         memories = zip(_ordered_ids(len(document.memories)), document.memories, strict=True)
         new = NewSession(
             SessionId(new_id()),
@@ -137,10 +137,10 @@ class SessionImporter:
         )
         return new, [*warnings, *await self._missing_modules(owner_id, document)]
 
-    def _fields(self, document: Document) -> tuple[dict[str, Any], list[str]]:
+    async def _fields(self, owner_id: UserId, document: Document) -> tuple[dict[str, Any], list[str]]:
         fields = dict(document.session) | {"controls": dict(validate_controls(document.session["controls"]))}
-        connection = fields["connection"]
-        if connection is None or connection in self._providers.names:
+        connection: str | None = document.session["connection"]
+        if connection is None or await self._connections.knows(owner_id, connection):
             return fields, []
         return fields | {"connection": None}, [f"The model server {connection} is not configured here."]
 

@@ -22,12 +22,12 @@ from db.stores.accepting import (
 from db.stores.events import NewEvent
 from db.stores.personas import PersonaStore
 from db.stores.runs import RunStore
+from services.connections.directory import ConnectionDirectory
 from services.context.tokens import TokenCounter
 from services.errors import Conflict, InvalidRequest, NotFound, SessionBusy, ShuttingDown, TooManyRequests, no_session
 from services.files.attachments import Attachments
 from services.prompt.facts import mentions
 from services.providers.controls import validate_controls
-from services.providers.registry import Providers
 from services.questions import Question, Questions, Regenerate, no_message
 from services.runs.engine import RunEngine
 from services.runs.events import MessageAccepted, encode, timestamp
@@ -81,7 +81,7 @@ class Inbox:
         runs: RunStore,
         journal: Journal,
         engine: RunEngine,
-        providers: Providers,
+        connections: ConnectionDirectory,
         tokens: TokenCounter,
         limits: InboxLimits,
     ) -> None:
@@ -92,7 +92,7 @@ class Inbox:
         self._runs = runs
         self._journal = journal
         self._engine = engine
-        self._providers = providers
+        self._connections = connections
         self._tokens = tokens
         self._limits = limits
 
@@ -103,7 +103,7 @@ class Inbox:
         """
         if isinstance(send, Regenerate):
             send = _once_more(send, await self._questions.find(owner_id, session_id, send))
-        send = self.checked(send)
+        send = await self.checked(owner_id, send)
         self._check_room(owner_id, session_id)
         if send.replaces is not None:
             await self._questions.check(owner_id, session_id, send.replaces)
@@ -111,8 +111,8 @@ class Inbox:
             raise NotFound("There is no persona with that id.", field="persona_id")
         return await self._accept(owner_id, session_id, send)
 
-    def checked(self, send: Send) -> Send:
-        """`send` in the form in which it is stored. Asks no database; raises what `send` raises without asking one."""
+    async def checked(self, owner_id: UserId, send: Send) -> Send:
+        """`send` in the form in which it is stored. Raises what `send` raises of the request itself."""
         if self._engine.is_draining:
             raise ShuttingDown
         worded = send.contents[:-1] if send.attachments else send.contents
@@ -125,7 +125,7 @@ class Inbox:
         if sum(_bytes(content) for content in send.contents) > self._limits.message_bytes:
             raise InvalidRequest(f"A message has at most {self._limits.message_bytes} bytes.", field="content")
         if send.connection is not None:
-            self._providers.get(send.connection)
+            await self._connections.check(owner_id, send.connection)
         return replace(send, controls=validate_controls(send.controls))
 
     def _check_room(self, owner_id: UserId, session_id: SessionId) -> None:

@@ -12,12 +12,12 @@ from db.ids import UserId
 from db.stores.library import Library, LibraryStore, NewPersona, Written
 from db.stores.personas import NoSuchModule
 from services.audit import AuditLog
+from services.connections.directory import ConnectionDirectory
 from services.errors import CallerError, Conflict, InvalidRequest, NotFound
 from services.images import ImageService, Painted
 from services.modules import ModuleService
 from services.personas import PersonaService, slugs
 from services.prompt.template import parse
-from services.providers.registry import Providers
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +57,14 @@ class LibraryService:
         modules: ModuleService,
         personas: PersonaService,
         images: ImageService,
-        providers: Providers,
+        connections: ConnectionDirectory,
         audit: AuditLog,
     ) -> None:
         self._library = library
         self._modules = modules
         self._personas = personas
         self._images = images
-        self._providers = providers
+        self._connections = connections
         self._audit = audit
 
     async def export(self, owner_id: UserId) -> Export:
@@ -101,7 +101,7 @@ class LibraryService:
         except DuplicateName as taken:
             raise Conflict("Somebody else made one of these at the same time: try again.") from taken
         await self._audit.note(owner_id, "library.import", modules=len(modules), personas=len(personas))
-        return ImportReport(written, self._warnings(file))
+        return ImportReport(written, await self._warnings(owner_id, file))
 
     async def _module(self, position: int, fields: Mapping[str, Any]) -> dict[str, Any]:
         async with _named("modules", position):
@@ -137,11 +137,13 @@ class LibraryService:
             slugs=[*([slug] if slug else []), *slugs(checked["name"])],
         )
 
-    def _warnings(self, file: Import) -> list[str]:
+    async def _warnings(self, owner_id: UserId, file: Import) -> list[str]:
+        named = {persona["connection"] for persona in file.personas if persona["connection"] is not None}
+        unknown = {name for name in named if not await self._connections.knows(owner_id, name)}
         return [
             f"{persona['name']} asks the model server {persona['connection']}, which is not configured here."
             for persona in file.personas
-            if persona["connection"] is not None and persona["connection"] not in self._providers.names
+            if persona["connection"] in unknown
         ]
 
 

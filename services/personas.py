@@ -13,11 +13,11 @@ from db.records import PersonaRecord
 from db.stores.modules import ModuleStore
 from db.stores.personas import NoSuchModule, PersonaStore
 from services.audit import AuditLog
+from services.connections.directory import ConnectionDirectory
 from services.errors import Conflict, InvalidRequest, NotFound, StaleVersion
 from services.images import ImageService
 from services.prompt.planning import Validation
 from services.providers.controls import validate_controls
-from services.providers.registry import Providers
 from services.templates import TemplateService
 
 _LONGEST_NAME = 100
@@ -68,14 +68,14 @@ class PersonaService:
         modules: ModuleStore,
         templates: TemplateService,
         images: ImageService,
-        providers: Providers,
+        connections: ConnectionDirectory,
         audit: AuditLog,
     ) -> None:
         self._personas = personas
         self._modules = modules
         self._templates = templates
         self._images = images
-        self._providers = providers
+        self._connections = connections
         self._audit = audit
 
     async def create(self, owner_id: UserId, fields: Mapping[str, Any]) -> ReviewedPersona:
@@ -146,7 +146,7 @@ class PersonaService:
         if checked.get("mode") == "autonomous":
             raise InvalidRequest("Autonomous personas are not available yet; mode must be reactive.", field="mode")
         if checked.get("connection") is not None:
-            self._providers.get(checked["connection"])
+            await self._connections.check(owner_id, checked["connection"])
         if "controls" in checked:
             checked["controls"] = dict(validate_controls(checked["controls"] or {}))
         if checked.get("image") is not None:

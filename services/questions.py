@@ -10,8 +10,8 @@ from db.records import MessageRecord, RunRecord
 from db.stores.messages import MessageStore
 from db.stores.personas import PersonaStore
 from db.stores.runs import RunStore
+from services.connections.directory import ConnectionDirectory
 from services.errors import InvalidRequest, NotFound
-from services.providers.registry import Providers
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,13 @@ class Question:
 class Questions:
     """Finds what was asked."""
 
-    def __init__(self, *, messages: MessageStore, runs: RunStore, personas: PersonaStore, providers: Providers) -> None:
+    def __init__(
+        self, *, messages: MessageStore, runs: RunStore, personas: PersonaStore, connections: ConnectionDirectory
+    ) -> None:
         self._messages = messages
         self._runs = runs
         self._personas = personas
-        self._providers = providers
+        self._connections = connections
 
     async def find(self, owner_id: UserId, session_id: SessionId, wanted: Regenerate) -> Question:
         """What is to be answered once more. Raises `NotFound`, and `InvalidRequest` if nobody asked."""
@@ -94,7 +96,7 @@ class Questions:
         if persona_id and await self._personas.get(persona_id, owner_id) is None:
             persona_id = None
         connection = asked.get("connection")
-        is_known = connection in self._providers.names
+        is_known = connection is not None and await self._connections.knows(owner_id, connection)
         return Question(
             turns[-1].id,
             tuple(turn.content for turn in turns),

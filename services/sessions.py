@@ -10,12 +10,12 @@ from db.stores.personas import PersonaStore
 from db.stores.sessions import FirstMessage, NoSuchPersona, NotInSession, SessionStore
 from services.audit import AuditLog
 from services.chat import ChatService
+from services.connections.directory import ConnectionDirectory
 from services.context.tokens import TokenCounter
 from services.errors import Conflict, NotFound, StaleVersion, no_session
 from services.files.service import FileService
 from services.mcp.pool import McpPool
 from services.providers.controls import validate_controls
-from services.providers.registry import Providers
 from services.runs.events import SessionUpdated, encode, timestamp
 from services.runs.journal import Journal
 
@@ -30,7 +30,7 @@ class SessionService:
         tokens: TokenCounter,
         chat: ChatService,
         journal: Journal,
-        providers: Providers,
+        connections: ConnectionDirectory,
         files: FileService,
         tool_servers: McpPool,
         audit: AuditLog,
@@ -40,7 +40,7 @@ class SessionService:
         self._tokens = tokens
         self._chat = chat
         self._journal = journal
-        self._providers = providers
+        self._connections = connections
         self._files = files
         self._tool_servers = tool_servers
         self._audit = audit
@@ -51,7 +51,7 @@ class SessionService:
         `fields` are the record's own, any may be left out; without `persona_id` the owner's default answers.
         Raises `NotFound` for the persona, `UnknownProvider`, `UnknownControl`, `InvalidControl`.
         """
-        checked = self._checked(fields)
+        checked = await self._checked(owner_id, fields)
         if "persona_id" not in checked:
             default = await self._personas.get_default(owner_id)
             checked["persona_id"] = default and default.id
@@ -90,7 +90,7 @@ class SessionService:
         another branch goes on there. Raises what `create` raises, `NotFound` for that message, and `StaleVersion` if
         `version` is given and old.
         """
-        checked = self._checked(changes)
+        checked = await self._checked(owner_id, changes)
         if not checked:
             return await self._unchanged(owner_id, session_id, version)
         try:
@@ -145,10 +145,10 @@ class SessionService:
         tokens = await self._tokens.count(persona.first_message)
         return FirstMessage(MessageId(new_id()), persona.first_message, tokens)
 
-    def _checked(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    async def _checked(self, owner_id: UserId, fields: Mapping[str, Any]) -> dict[str, Any]:
         checked = dict(fields)
         if checked.get("connection") is not None:
-            self._providers.get(checked["connection"])
+            await self._connections.check(owner_id, checked["connection"])
         if "controls" in checked:
             checked["controls"] = dict(validate_controls(checked["controls"] or {}))
         if "tools" in checked:

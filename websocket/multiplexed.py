@@ -165,7 +165,9 @@ class MultiplexedChannel:
     async def _start(self, data: ChatData) -> None:
         if len(self._followers) >= _CHATS_PER_SOCKET:
             raise InvalidRequest(f"At most {_CHATS_PER_SOCKET} chats run on one socket.")
-        send = self._chat.checked(_as_send(data, self._caller))  # before a conversation is opened for it
+        send = await self._chat.checked(
+            self._owner_id, _as_send(data, self._caller)
+        )  # before a conversation is opened for it
         session_id = await self._conversation(data)
         accepted = await self._chat.send(self._owner_id, session_id, send)
         task = asyncio.create_task(self._follow(accepted.run))
@@ -250,15 +252,21 @@ def _as_send(data: ChatData, caller: Caller) -> Send:
     model = settings.pop("model", None)
     if model is not None and not isinstance(model, str):
         raise InvalidRequest("model must be a string.", field="provider_settings.model")
+    connection = data.provider
+    for name in ("connection", "connection_id"):
+        # More exact than `provider`, which may be no more than a kind.
+        connection = settings.pop(name, None) or connection
+    if connection is not None and not isinstance(connection, str):
+        raise InvalidRequest("A connection is a name or an id.", field="provider_settings.connection")
     if settings:
         # Anything else could be an address or a key in some disguise: a client must not point the server anywhere.
-        raise ProviderHostNotAllowed(refused=sorted(settings), known=["model"])
+        raise ProviderHostNotAllowed(refused=sorted(settings), known=["model", "connection", "connection_id"])
     controls = {key: value for key, value in data.chat_controls.items() if key != "stream"}
     persona_id = data.persona_id and PersonaId(data.persona_id)
     return Send(
         [data.message],
         persona_id=persona_id,
-        connection=data.provider,
+        connection=connection,
         model=model,
         controls=controls,
         credential_id=caller.credential_id,

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 
 from api.callers import MaybeCaller
-from api.dependencies import CurrentSettings, Health, ModelServers, Tools, ToolServers
+from api.dependencies import Connections, CurrentSettings, Health, ModelServers, Tools, ToolServers
 from api.routes.responses import problems
 from api.schemas import service
 from services.health import Part
@@ -41,6 +41,7 @@ async def get_config(
     settings: CurrentSettings,
     caller: MaybeCaller,
     providers: ModelServers,
+    connections: Connections,
     tool_servers: ToolServers,
     tools: Tools,
 ) -> service.Config | service.ConfigInShort:
@@ -51,13 +52,14 @@ async def get_config(
     if caller is None:
         return in_short
     servers = [providers.get(name) for name in providers.names]
+    saved = await connections.service.saved(caller.user_id)
     return service.Config(
         **in_short.model_dump(),
         default_provider=providers.default,
         default_model=providers.get().default_model,
         providers=[
-            service.ModelServer(name=server.name, kind=server.kind, default_model=server.default_model)
-            for server in servers
+            *(service.ModelServer(name=one.name, kind=one.kind, default_model=one.default_model) for one in servers),
+            *(service.ModelServer.saved(one) for one in saved if one.is_active),
         ],
         tool_servers=[_told(status) for status in tool_servers.servers()],
         built_in_tools=[service.BuiltInTool(name=tool.name, description=tool.description) for tool in tools.offers],

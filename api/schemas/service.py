@@ -1,10 +1,12 @@
 """What the service says about itself."""
 
-from typing import Literal
+from typing import Literal, Self
+from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
 from api.schemas.model import Answer
+from db.records import ConnectionRecord
 
 
 class Alive(Answer):
@@ -44,8 +46,16 @@ class ModelServer(Answer):
     """One approved model server."""
 
     name: str = Field(description="What sessions, personas and messages call it.")
-    kind: Literal["openai", "ollama", "demo"]
+    id: UUID | None = Field(default=None, description="Another name of a connection that you have saved.")
+    source: Literal["environment", "saved"] = Field(default="environment", description="The service's own, or yours.")
+    kind: Literal["openai", "azure", "ollama", "demo"]
     default_model: str | None
+
+    @classmethod
+    def saved(cls, record: ConnectionRecord) -> Self:
+        """What is told of a connection that its owner has saved."""
+        model = record.deployment or record.default_model
+        return cls(name=record.name, id=record.id, source="saved", kind=record.kind, default_model=model)
 
 
 class Tool(Answer):
@@ -110,7 +120,7 @@ class Config(ConfigInShort):
 
     default_provider: str
     default_model: str | None
-    providers: list[ModelServer]
+    providers: list[ModelServer] = Field(description="The service's own, then yours that are switched on.")
     tool_servers: list[ToolServer]
     built_in_tools: list[BuiltInTool] = Field(description="All of them belong to the server `builtin`.")
     limits: PublicLimits

@@ -8,11 +8,11 @@ import orjson
 from db.stores.memories import MemoryStore
 from db.stores.messages import MessageStore
 from db.stores.sessions import SessionStore
+from services.connections.directory import ConnectionDirectory
 from services.prompt.conversation import Branches, ConversationFunctions
 from services.prompt.memory import MemoryFunctions
 from services.prompt.questions import AiFunctions
 from services.prompt.view import TurnView
-from services.providers.registry import Providers
 from services.scripts.types import ScriptFault
 from services.scripts.values import Json
 
@@ -33,14 +33,14 @@ class TurnHost:
         messages: MessageStore,
         memories: MemoryStore,
         sessions: SessionStore,
-        providers: Providers,
+        connections: ConnectionDirectory,
     ) -> None:
         branches = Branches(view, messages, sessions)
         functions: tuple[_Function, ...] = (
             *StateFunctions(view).functions,
             *ConversationFunctions(view, branches, messages).functions,
             *MemoryFunctions(view, branches, messages, memories).functions,
-            *AiFunctions(view, providers).functions,
+            *AiFunctions(view, connections).functions,
         )
         self.functions: Mapping[str, _Function] = {function.__name__: function for function in functions}
         """What is performed here, by name; parameters are named as scripts name them."""

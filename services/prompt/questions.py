@@ -6,10 +6,10 @@ from services.agent.agent import Agent
 from services.agent.collected import Collected
 from services.agent.runner import Runner, Spoken
 from services.agent.types import ChatMessage
+from services.connections.directory import ConnectionDirectory
 from services.prompt.view import TurnView
 from services.providers.base import Provider
 from services.providers.controls import validate_controls
-from services.providers.registry import Providers
 from services.scripts.types import ScriptFault
 from services.scripts.values import Json
 
@@ -24,9 +24,9 @@ _OF_REPLIES = frozenset({"tool_choice", "parallel_tool_calls", "response_format"
 class AiFunctions:
     """Asks models. Whatever goes wrong there is a `ColloquyError`, whose message the script is told."""
 
-    def __init__(self, view: TurnView, providers: Providers) -> None:
+    def __init__(self, view: TurnView, connections: ConnectionDirectory) -> None:
         self._view = view
-        self._providers = providers
+        self._connections = connections
         self.functions = (self.generate, self.reflect)
 
     async def generate(
@@ -43,9 +43,10 @@ class AiFunctions:
         """
         self._view.begin_generation()
         casting = self._view.casting
-        asked = self._providers.get(provider) if provider else casting.provider
+        owner_id = self._view.record.owner_id
+        asked = await self._connections.get(owner_id, provider) if provider else casting.provider
         default = casting.model if asked is casting.provider else None
-        chosen = await self._providers.model_for(asked, model or default)
+        chosen = await self._connections.model_for(asked, model or default)
         is_casting = asked is casting.provider and chosen == casting.model
         system, said = (instructions, input) if input is not None else ("", instructions)
         agent = Agent(chosen, system, self._controls(controls) if is_casting else validate_controls(controls))

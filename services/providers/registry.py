@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from services.errors import ProviderError, UnknownModel, UnknownProvider
 from services.providers.base import Provider, ProviderTimeouts
@@ -53,7 +54,8 @@ class Providers:
         self._settings = settings
         self._makers = _makers(settings)
         self._made: dict[str, Provider] = {}
-        self._found_models: dict[str, str] = {}
+        self._found_models: WeakKeyDictionary[Provider, str] = WeakKeyDictionary()
+        # By the connection itself: two owners may call theirs the same.
         if settings.default_provider and settings.default_provider not in self._makers:
             raise self._unknown(settings.default_provider)
 
@@ -81,14 +83,14 @@ class Providers:
 
         Raises `UnknownModel` where nothing is left to choose from, and what `provider.models()` raises.
         """
-        model = wanted or provider.default_model or self._found_models.get(provider.name)
+        model = wanted or provider.default_model or self._found_models.get(provider)
         if model:
             return model
         offered = [info.id for info in await provider.models()]
         if not offered:
             raise UnknownModel(f"The connection {provider.name} offers no models; name one.", provider=provider.name)
         model = next((choice for choice in _OPENAI_CHOICES if choice in offered), offered[0])
-        self._found_models[provider.name] = model
+        self._found_models[provider] = model
         return model
 
     async def look_for_ollama(self) -> None:

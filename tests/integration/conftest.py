@@ -43,6 +43,7 @@ async def service(shared_database_url: str, shared_model: SharedModel) -> AsyncG
         openai_base_url=shared_model.url,
         openai_api_key="sk-test",
         openai_default_model="fake-small",
+        limits={"connection_tests_per_minute": 1_000},
     )
     async with running_service(settings, shared_database_url) as base_url:
         yield base_url

@@ -19,6 +19,7 @@ from services.providers.registry import Providers
 from services.scripts.api import plugin_functions
 from services.scripts.types import ScriptFault
 from services.scripts.values import Json
+from tests.connections import directory_of
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 DECLARED = {function.name: function for function in plugin_functions()}
@@ -119,7 +120,7 @@ class Scene:
             messages=MessageStore(self._pool),
             memories=MemoryStore(self._pool),
             sessions=SessionStore(self._pool),
-            providers=self._providers,
+            connections=directory_of(self._providers, self._pool),
         )
 
 
