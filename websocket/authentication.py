@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import ipaddress
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -108,15 +108,15 @@ class GuardedDoor:
         return None
 
     async def _caller(self, socket: WebSocket, session_id: SessionId | None, read: ReadProof) -> Caller:
-        header = socket.headers.get("authorization")
-        caller = await (self._by_frame(socket, session_id, read) if header is None else self._by_header(header))
+        shown = socket.headers.getlist("authorization")
+        caller = await (self._by_header(shown) if shown else self._by_frame(socket, session_id, read))
         if not caller.may("read"):
             raise Refusal(FORBIDDEN, "what you have shown does not allow to read")
         return caller
 
-    async def _by_header(self, header: str) -> Caller:
-        scheme, _, bearer = header.partition(" ")
-        if scheme.lower() != "bearer":
+    async def _by_header(self, headers: Sequence[str]) -> Caller:
+        scheme, _, bearer = headers[0].partition(" ")
+        if len(headers) > 1 or scheme.lower() != "bearer":
             raise NotAuthenticated("Authorization is: Bearer, and an access token or an API key.")
         return await self._authenticator.authenticate(bearer.strip())
 

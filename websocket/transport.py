@@ -58,6 +58,7 @@ class GuardedProtocol(WebSocketsSansIOProtocol):
         self.conn = _Conversation(
             extensions=self.conn.available_extensions, max_size=config.ws_max_size, logger=self.logger
         )
+        self.conn.debug = False  # else each frame would be logged: what people say, and the tokens that they show
         self.close_timeout = self.stall_seconds
         self.idle_frames = 0
         self.idle_minute = 0.0
