@@ -1,11 +1,13 @@
 """The commands of `python -m api` and their exit codes."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import Coroutine, Sequence
 from typing import assert_never
 
 from api.backup import Lines, make_backup, restore_backup, verify_backup
+from api.cautions import check_surroundings
 from api.command_line import Backup, Command, Migrate, Restore, Serve, Verify, parsed
 from api.keys import secret_keys
 from api.known_secrets import known_secrets
@@ -23,7 +25,9 @@ try:
 except ImportError:  # not made for this system
     new_event_loop = None
 
-_CANNOT = (DatabaseNotReady, CannotListen, BadBackup, OSError)
+_CANNOT = (DatabaseNotReady, CannotListen, BadBackup)
+
+_log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,12 +40,16 @@ def main(arguments: Sequence[str]) -> int:
         settings = load_settings()
         # Files that cannot be used are told of here, not in the middle of the start.
         servers = tool_servers(settings)
+        cautions: list[str] = []
         if command == Serve():
             secret_keys(settings)
+            cautions = check_surroundings(settings)
     except BadSettings as problems:
         return _complain(f"Settings that cannot be used (from the environment or .env):\n{problems}", 2)
     redactor = Redactor(known_secrets(settings, servers))
     set_up_logs(settings.log_level, settings.log_format, redactor, sys.stderr)
+    for caution in cautions:
+        _log.warning("%s", caution)
     return _run(_carried_out(command, settings), redactor)
 
 
@@ -50,7 +58,7 @@ def _run(work: Coroutine[object, object, None], redactor: Redactor) -> int:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(work)
     except _CANNOT as refusal:
-        return _complain(redactor.clean(_in_words(refusal)), 1)
+        return _complain(redactor.clean(str(refusal)), 1)
     except (KeyboardInterrupt, asyncio.CancelledError):
         pass  # asked to stop before it was up
     return 0
@@ -70,16 +78,6 @@ def _carried_out(command: Command, settings: Settings) -> Coroutine[object, obje
             return _printed(restore_backup(settings, command.file, replace=command.replace))
         case _:
             assert_never(command)
-
-
-def _in_words(refusal: Exception) -> str:
-    match refusal:
-        case FileExistsError():
-            return f"{refusal.args[0]} exists already: nothing was written."
-        case OSError():
-            return f"{refusal.filename or 'The disk'}: {refusal.strerror or refusal}."
-        case _:
-            return str(refusal)
 
 
 async def _serve(settings: Settings) -> None:
@@ -105,8 +103,13 @@ async def _tell_migrations(settings: Settings) -> None:
 
 
 async def _printed(lines: Lines) -> None:
-    async for line in lines:
-        print(line)
+    try:
+        async for line in lines:
+            print(line)
+    except FileExistsError as error:
+        raise BadBackup(f"{error.args[0]} exists already: nothing was written.") from error
+    except OSError as error:
+        raise BadBackup(f"{error.filename or 'The disk'}: {error.strerror or error}.") from error
 
 
 def _announce(lines: Sequence[str]) -> None:

@@ -11,7 +11,8 @@ from api.settings import Settings
 
 _HEAD = """\
 # All settings of Colloquy with their defaults. Copy this file to .env and take the # from the lines that you change.
-# The environment goes before .env. Made by `make env-example`; do not edit it here.
+# The environment goes before .env. A key or password may also lie in a file that the environment names with _FILE, such
+# as SECRET_KEY_FILE=/run/secrets/secret_key. Made by `make env-example`; do not edit it here.
 """
 
 

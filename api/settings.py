@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import (
     AfterValidator,
@@ -23,9 +23,16 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from api.logs import LogFormat
+from api.setting_files import SecretFiles
 from api.setting_groups import (
     Context,
     Guessing,
@@ -124,6 +131,8 @@ class Settings(BaseSettings):
     """The embedded database, files and the secret key; readable by nobody else."""
     database_url: SecretStr | None = None
     """A PostgreSQL (15 or newer) to use instead of the embedded one: postgresql://user:password@host/database"""
+    database_password: SecretStr | None = None
+    """Its password, where DATABASE_URL names none."""
     pg_bin: Path | None = None
     """The directory of `postgres` and `initdb`, if the embedded database shall use others than it finds."""
     auth_mode: Annotated[Literal["local", "accounts"], BeforeValidator(_lower)] = "local"
@@ -195,6 +204,30 @@ class Settings(BaseSettings):
     context: Context = Context()
     titles: Titles = Titles()
     sandbox: SandboxLimits = SandboxLimits()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings
+
+    @property
+    def database_address(self) -> str | None:
+        """DATABASE_URL, with the password that was given apart from it."""
+        if self.database_url is None:
+            return None
+        url = self.database_url.get_secret_value()
+        parts = urlsplit(url)
+        if self.database_password is None or parts.password is not None:
+            return url
+        user, at, host = parts.netloc.rpartition("@")
+        password = quote(self.database_password.get_secret_value(), safe="")
+        return urlunsplit(parts._replace(netloc=f"{user}:{password}{at or '@'}{host}"))
 
     @property
     def secret_keys(self) -> tuple[str, ...]:

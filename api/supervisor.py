@@ -73,8 +73,8 @@ class Database:
 @contextlib.asynccontextmanager
 async def database(settings: Settings) -> AsyncGenerator[Database, None]:
     """The operator's database, or one of our own that runs as long as this context."""
-    if settings.database_url:
-        yield Database(settings.database_url.get_secret_value(), keep_running=_somebody_else_does)
+    if settings.database_address:
+        yield Database(settings.database_address, keep_running=_somebody_else_does)
         return
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with EmbeddedPostgres(settings.data_dir / "postgres", find_binaries(settings.pg_bin)) as postgres:
