@@ -8,9 +8,12 @@ from api.access import Access
 from api.settings import Settings
 from db.ids import LOCAL_OWNER
 from db.pool import Database
+from db.stores.invitations import InvitationStore
 from db.stores.sign_ins import SignInStore
 from db.stores.users import UserStore
+from services.accounts.administration import UserAdministration
 from services.accounts.guesses import GuessLimits, GuessSettings
+from services.accounts.invitations import Invitations
 from services.accounts.passwords import PasswordCosts, Passwords
 from services.accounts.profiles import Profiles
 from services.accounts.registration import Registration
@@ -18,6 +21,7 @@ from services.accounts.secrets import SecretKeys
 from services.accounts.sign_ins import SignIns
 from services.audit import AuditLog
 from services.first_run.welcome import Welcome
+from services.images import ImageService
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class Accounts:
     registration: Registration
     sign_ins: SignIns
     profiles: Profiles
+    administration: UserAdministration
+    invitations: Invitations
     setup_code: str | None
     """What the first account needs, if there is none yet and it needs anything."""
 
@@ -38,6 +44,7 @@ async def open_accounts(
     access: Access,
     audit: AuditLog,
     welcome: Welcome,
+    images: ImageService,
     stack: AsyncExitStack,
 ) -> Accounts:
     """Accounts, or what goes in their place where there are none; whoever is there already is made welcome."""
@@ -74,6 +81,8 @@ async def open_accounts(
         registration=registration,
         sign_ins=sign_ins,
         profiles=Profiles(users, passwords, guesses, access.alarm, audit),
+        administration=UserAdministration(users, passwords, images, access.alarm, audit),
+        invitations=Invitations(InvitationStore(database), users, audit),
         setup_code=await registration.setup_code() if with_accounts else None,
     )
 

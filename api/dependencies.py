@@ -20,7 +20,9 @@ from api.connections import SavedConnections
 from api.errors import UnsupportedMediaType
 from api.settings import Settings
 from api.streams import EventStreams
+from services.accounts.administration import UserAdministration
 from services.accounts.api_keys import ApiKeys
+from services.accounts.invitations import Invitations
 from services.accounts.profiles import Profiles
 from services.accounts.registration import Registration
 from services.accounts.sign_ins import SignIns
@@ -77,6 +79,14 @@ def _sign_ins(connection: HTTPConnection) -> SignIns:
 
 def _profiles(connection: HTTPConnection) -> Profiles:
     return services_of(connection).accounts.profiles
+
+
+def _administration(connection: HTTPConnection) -> UserAdministration:
+    return services_of(connection).accounts.administration
+
+
+def _invitations(connection: HTTPConnection) -> Invitations:
+    return services_of(connection).accounts.invitations
 
 
 def _chat(connection: HTTPConnection) -> ChatService:
@@ -208,6 +218,8 @@ Idempotent = Annotated[Idempotency, Depends(_idempotency)]
 CurrentSettings = Annotated[Settings, Depends(_settings)]
 UserRegistration = Annotated[Registration, Depends(_registration)]
 SignInService = Annotated[SignIns, Depends(_sign_ins)]
+Users = Annotated[UserAdministration, Depends(_administration)]
+Inviting = Annotated[Invitations, Depends(_invitations)]
 UserProfiles = Annotated[Profiles, Depends(_profiles)]
 KeysOfUsers = Annotated[ApiKeys, Depends(_keys)]
 SocketTickets = Annotated[Tickets, Depends(_tickets)]

@@ -12,7 +12,7 @@ from websocket.frames import ClientFrame, ServerFrame
 _REFERENCE = "#/components/schemas/{model}"
 _ABOUT = "Chat with personas. Whatever a client was shown is stored, and can be read again from where it stopped."
 _TAGS = [
-    {"name": "auth", "description": "Accounts: registering, signing in and out."},
+    {"name": "users", "description": "All accounts, and invitations, for administrators."},
     {"name": "sessions", "description": "Chat threads."},
     {"name": "conversations", "description": "The same chat threads under their other name."},
     {"name": "messages", "description": "What was said, whole and for good."},
@@ -23,7 +23,7 @@ _TAGS = [
     {"name": "memories", "description": "What scripts kept of a thread."},
     {"name": "files", "description": "What was uploaded into a thread, and its text."},
     {"name": "connections", "description": "Model servers: the addresses and keys that you have saved."},
-    {"name": "auth", "description": "Who asks, and what shows it."},
+    {"name": "auth", "description": "Registering, signing in and out; who asks, and what shows it."},
     {"name": "service", "description": "Health and configuration."},
 ]
 

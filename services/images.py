@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -100,6 +101,10 @@ class ImageService:
         image_id = id_of(path)
         if image_id is None or not await asyncio.to_thread(self._place(owner_id, image_id).is_file):
             raise NotFound("There is no such picture: upload it first and give its image_path.", field="image")
+
+    async def forget(self, owner_id: UserId) -> None:
+        """Delete all pictures of an owner who is gone."""
+        await asyncio.to_thread(shutil.rmtree, self._directory / str(owner_id), ignore_errors=True)
 
     def _place(self, owner_id: UserId, image_id: UUID) -> Path:
         return self._directory / str(owner_id) / f"{image_id}.webp"

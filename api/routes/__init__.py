@@ -21,11 +21,13 @@ from api.routes import (
     service,
     templates,
     transfer,
+    users,
 )
 from api.routes.sessions import conversations_router, sessions_router
 
 routers: tuple[APIRouter, ...] = (
     auth.router,
+    users.router,
     api_keys.router,
     images.router,
     library.router,

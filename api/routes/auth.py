@@ -1,6 +1,7 @@
 """Accounts: registering, signing in and out, and oneself."""
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Cookie, Depends, Request, Response
 
@@ -18,6 +19,9 @@ from api.schemas.auth import (
     User,
     UserUpdate,
 )
+from api.schemas.pages import Before, Limit, cursor_of, link_next
+from api.schemas.users import SignIn, SignInPage
+from db.ids import SignInId
 from services.accounts.profiles import sign_in_of
 from services.accounts.sign_ins import SignedIn
 from services.errors import NotAuthenticated
@@ -106,6 +110,34 @@ async def logout(
         found = sign_in_id and (caller.user_id, sign_in_id)
     if found is not None:  # otherwise it is over already
         await sign_ins.logout(*found, everywhere=body is not None and body.everywhere)
+
+
+@router.get("/sign-ins", operation_id="listSignIns", dependencies=[WithAccounts], responses=problems(409))
+async def list_sign_ins(
+    request: Request,
+    response: Response,
+    caller: CurrentCaller,
+    sign_ins: SignInService,
+    before: Before = None,
+    limit: Limit = 50,
+) -> SignInPage:
+    """Where the caller is signed in, newest first."""
+    found, following = await sign_ins.list(caller.user_id, before=before and SignInId(before), limit=limit)
+    link_next(request, response, cursor_of(following))
+    items = [SignIn.of(one, sign_in_of(caller)) for one in found]
+    return SignInPage(items=items, next_cursor=cursor_of(following))
+
+
+@router.delete(
+    "/sign-ins/{sign_in_id}",
+    status_code=204,
+    operation_id="deleteSignIn",
+    dependencies=[WithAccounts],
+    responses=problems(404, 409, changes=True),
+)
+async def delete_sign_in(sign_in_id: UUID, caller: CurrentCaller, sign_ins: SignInService) -> None:
+    """Sign a device out: what it has open is closed, and the replies that it asked for stop."""
+    await sign_ins.end(caller, SignInId(sign_in_id))
 
 
 @router.get("/me", operation_id="getMe", responses=problems())

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from db.errors import DatabaseError, DuplicateName
 from db.ids import LOCAL_OWNER, SignInId, UserId
@@ -10,6 +10,9 @@ from db.pool import Database
 from db.records import UserRecord
 from db.stores.rows import record, record_or_none, records
 from db.stores.sign_ins import end_all
+
+if TYPE_CHECKING:
+    from db.pool import PooledConnection
 
 
 class EmailTaken(DatabaseError):
@@ -233,3 +236,64 @@ class UserStore:
                 changes,
             )
         return record_or_none(UserRecord, row)
+
+    async def govern(self, user_id: UserId, *, is_admin: bool | None, is_disabled: bool | None) -> UserRecord | None:
+        """Say what an account may do, None leaves it; who is disabled loses all sign-ins.
+
+        Raises `LastAdministrator`, and changes nothing, if no administrator were left.
+        """
+        async with self._database.transaction() as connection:
+            await _lock_administrators(connection)
+            row = await connection.fetchrow(
+                """
+                UPDATE users SET
+                    is_admin = coalesce($2, is_admin),
+                    disabled_at = CASE WHEN $3 THEN coalesce(disabled_at, now()) WHEN NOT $3 THEN NULL
+                                       ELSE disabled_at END,
+                    updated_at = now()
+                WHERE id = $1 AND email IS NOT NULL RETURNING *
+                """,
+                user_id,
+                is_admin,
+                is_disabled,
+            )
+            if row is not None:
+                await _check_administrators(connection)
+            if is_disabled:
+                await end_all(connection, user_id, "disabled")
+        return record_or_none(UserRecord, row)
+
+    async def reset_password(self, user_id: UserId, new: str) -> bool:
+        """Store another password and end all sign-ins; False if there is no such account."""
+        async with self._database.transaction() as connection:
+            changed = await connection.fetchval(
+                """
+                UPDATE users SET password_hash = $2, updated_at = now() WHERE id = $1 AND email IS NOT NULL
+                RETURNING true
+                """,
+                user_id,
+                new,
+            )
+            await end_all(connection, user_id, "password")
+        return bool(changed)
+
+    async def delete(self, user_id: UserId) -> bool:
+        """Delete an account with all that belongs to it; False if there is none. Raises `LastAdministrator`."""
+        async with self._database.transaction() as connection:
+            await _lock_administrators(connection)
+            deleted = await connection.fetchval(
+                "DELETE FROM users WHERE id = $1 AND email IS NOT NULL RETURNING true", user_id
+            )
+            if deleted:
+                await _check_administrators(connection)
+        return bool(deleted)
+
+
+async def _lock_administrators(connection: "PooledConnection") -> None:
+    # Two who take each other's right away at once come one after the other: the second sees that nobody is left.
+    await connection.execute("SELECT id FROM users WHERE is_admin AND disabled_at IS NULL ORDER BY id FOR UPDATE")
+
+
+async def _check_administrators(connection: "PooledConnection") -> None:
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM users WHERE is_admin AND disabled_at IS NULL)"):
+        raise LastAdministrator
