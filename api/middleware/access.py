@@ -1,6 +1,7 @@
 """What came in and how it was answered: one line of the log each, and whoever else counts it."""
 
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from services.telemetry.meters import Meters
 
 _log = logging.getLogger(__name__)
 
+_ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UNTOLD: Final = ("/livez", "/readyz", "/metrics")
 
 
@@ -110,10 +112,15 @@ class _Answer:
                 pass
 
 
+def _session_id(scope: Scope) -> str | None:
+    """The session that the path names, if that is an id: anybody may have written anything there."""
+    named = scope.get("path_params", {})
+    text = str(named.get("session_id") or named.get("conversation_id"))
+    return text.lower() if _ID.fullmatch(text) else None
+
+
 def _exchange(scope: Scope, answer: _Answer, seconds: float) -> Exchange:
     is_socket = scope["type"] == "websocket"
-    named = scope.get("path_params", {})
-    session_id = named.get("session_id") or named.get("conversation_id")
     return Exchange(
         scope["type"],
         "WS" if is_socket else scope["method"],
@@ -121,6 +128,6 @@ def _exchange(scope: Scope, answer: _Answer, seconds: float) -> Exchange:
         answer.status,
         seconds,
         answer.bytes_sent,
-        None if session_id is None else str(session_id),
+        _session_id(scope),
         scope["state"].get("problem"),
     )
