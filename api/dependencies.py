@@ -287,7 +287,11 @@ async def takes_form(request: Request) -> None:
 
 def _expected_version(
     if_match: Annotated[
-        str | None, Header(description="The ETag that you have read; the request fails with 412 if it is old.")
+        str | None,
+        Header(
+            description="The ETag that you have read; the request fails with 412 if it is old.",
+            json_schema_extra={"pattern": r'^(\*|"[0-9]{1,18}")$'},
+        ),
     ] = None,
 ) -> int | None:
     if if_match is None or if_match.strip() == "*":

@@ -66,6 +66,12 @@ class UnsupportedMediaType(CallerError):
     code = "unsupported_media_type"
 
 
+class MethodNotAllowed(CallerError):
+    """That is not possible here."""
+
+    code = "method_not_allowed"
+
+
 class BodyTooLarge(CallerError):
     """The body is larger than this service takes."""
 
@@ -100,6 +106,7 @@ STATUSES: Mapping[type[ColloquyError], HTTPStatus] = {
     InsufficientScope: HTTPStatus.FORBIDDEN,
     RegistrationClosed: HTTPStatus.FORBIDDEN,
     InvitationNeeded: HTTPStatus.FORBIDDEN,
+    MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
     SessionBusy: HTTPStatus.CONFLICT,

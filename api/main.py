@@ -33,10 +33,14 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             yield
 
     meters = Meters()
-    app = FastAPI(title="Colloquy", version=service_version(), lifespan=lifespan, openapi_url=None)
+    app = FastAPI(
+        title="Colloquy", version=service_version(), lifespan=lifespan, openapi_url=None, redirect_slashes=False
+    )
     register_error_handlers(app)
-    add_middleware(app, settings, lambda exchange: count(meters, exchange))
-    for router in (*routers, chat.router, metrics_router(settings, meters)):
+    everything = (*routers, chat.router, metrics_router(settings, meters))
+    routes = [route for router in everything for route in router.routes]
+    add_middleware(app, settings, routes, lambda exchange: count(meters, exchange))
+    for router in everything:
         app.include_router(router)
     return app
 

@@ -1,16 +1,18 @@
 """What surrounds every request, from the outside in."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
 
 from api.middleware.access import Access, Observer
 from api.middleware.authentication import Authentication
 from api.middleware.body_limit import BodyLimit
 from api.middleware.failures import Failures
 from api.middleware.hosts import TrustedHosts
+from api.middleware.methods import Methods, Resources
 from api.middleware.not_modified import NotModified
 from api.middleware.origins import OwnOrigins
 from api.middleware.proxies import TrustedProxies
@@ -32,7 +34,7 @@ _FORM_AROUND_A_FILE = 16_384
 _READ = ["etag", "link", "location", "retry-after", "www-authenticate", "x-request-id", "idempotency-replayed"]
 
 
-def add_middleware(app: FastAPI, settings: Settings, observe: Observer) -> None:
+def add_middleware(app: FastAPI, settings: Settings, routes: Iterable[BaseRoute], observe: Observer) -> None:
     """Put all of it around the routes; `observe` is told of every answer."""
     layers = [
         Middleware(TrustedProxies, networks=settings.trusted_proxies),
@@ -47,6 +49,7 @@ def add_middleware(app: FastAPI, settings: Settings, observe: Observer) -> None:
         Middleware(OwnOrigins, allowed=settings.allowed_origins),
         Middleware(Authentication),
         Middleware(BodyLimit, most=settings.limits.body_bytes, larger=_larger_bodies(settings)),
+        Middleware(Methods, Resources(routes)),
     ]
     for layer in reversed(layers):  # the last one added is the outermost
         app.add_middleware(layer.cls, *layer.args, **layer.kwargs)

@@ -4,11 +4,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AwareDatetime
 
 from api.dependencies import Administrator, Audit, CurrentUser
 from api.routes.responses import problems
 from api.schemas.audit import AuditEntry, AuditPage
+from api.schemas.model import Moment
 from api.schemas.pages import Before, Limit, cursor_of, link_next
 from db.ids import UserId
 from db.records import AuditRecord
@@ -19,8 +19,8 @@ router = APIRouter(tags=["service"])
 
 def _filter(
     action: Annotated[Action | None, Query(description="Only this was done.")] = None,
-    since: Annotated[AwareDatetime | None, Query(alias="from", description="From then on.")] = None,
-    until: Annotated[AwareDatetime | None, Query(alias="to", description="Before then.")] = None,
+    since: Annotated[Moment | None, Query(alias="from", description="From then on.")] = None,
+    until: Annotated[Moment | None, Query(alias="to", description="Before then.")] = None,
 ) -> dict[str, Any]:
     return {"action": action, "since": since, "until": until}
 

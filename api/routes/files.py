@@ -52,7 +52,10 @@ async def list_files(
 @router.get(
     "/{file_id}",
     operation_id="downloadFile",
-    responses={200: {"description": "The file.", "content": {"application/octet-stream": {}}}, **problems(404)},
+    responses={
+        200: {"description": "The file.", "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
+        **problems(404),
+    },
     response_class=FileResponse,
 )
 async def download_file(session_id: UUID, file_id: UUID, user: CurrentUser, files: Files) -> FileResponse:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
-from api.schemas.model import Answer, Body, Text, at_most
+from api.schemas.model import Answer, Body, Flag, Text, at_most
 from api.schemas.modules import Script
 from api.schemas.templates import TemplateWarning, warnings_of
 from db.ids import PersonaId, SessionId, UserId
@@ -38,8 +38,8 @@ class TemplateTrial(TriedTurn):
     """A template to resolve."""
 
     template: Annotated[Text, *at_most(_LARGEST)]
-    run_scripts: bool = Field(True, description="Without it, modules with a script are silent.")
-    run_ai: bool = Field(False, description="Without it, modules whose script asks a model are silent.")
+    run_scripts: Flag = Field(True, description="Without it, modules with a script are silent.")
+    run_ai: Flag = Field(False, description="Without it, modules whose script asks a model are silent.")
 
 
 class ScriptTrial(TriedTurn):
@@ -47,7 +47,7 @@ class ScriptTrial(TriedTurn):
 
     script: Script
     content: Annotated[Text, *at_most(_LARGEST)] = Field("", description="The content of its module.")
-    run_ai: bool = Field(False, description=f"Without it, `generate` and `reflect` return `{STAND_IN}`.")
+    run_ai: Flag = Field(False, description=f"Without it, `generate` and `reflect` return `{STAND_IN}`.")
 
 
 class ModuleTrace(Answer):

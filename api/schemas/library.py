@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from api.schemas.model import Answer, Body, Controls, Name, NotNull, Text
+from api.schemas.model import Answer, Body, Controls, Flag, Name, NotNull, Text
 from api.schemas.modules import ModuleCreate, ModuleName
 from api.schemas.personas import Description, FirstMessage, PersonaName, Template, ToolGrants
 from db.records import ModuleRecord, PersonaMode, PersonaRecord
@@ -50,7 +50,7 @@ class LibraryPersona(Body):
         description="Names of attached modules, of the file or there already.",
     )
     image: Annotated[Text, Field(max_length=100)] | None = Field(None, description="A key of `images`.")
-    is_active: bool = True
+    is_active: Flag = True
 
     def fields(self) -> dict[str, Any]:
         """All fields, in the words of the record but for `modules`, which are names."""

@@ -2,10 +2,24 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
 import orjson
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
+from pydantic_core import core_schema
+
+from services.providers.controls import CONTROLS
 
 _METADATA_BYTES = 16_384
 _DEEPEST_JSON = 32
@@ -33,12 +47,6 @@ def _storable(value: str) -> str:
         raise ValueError("must not contain NUL characters")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError("must not contain lone surrogates")
-    return value
-
-
-def _not_null(value: object) -> object:
-    if value is None:
-        raise ValueError("cannot be null")
     return value
 
 
@@ -70,10 +78,42 @@ Storable = AfterValidator(_storable)
 Text = Annotated[str, Storable]
 """Any text that PostgreSQL can keep: it has no NUL, and UTF-8 has no lone surrogates."""
 
-Name = Annotated[str, AfterValidator(_stripped), Storable, Field(max_length=200)]
+Name = Annotated[
+    str,
+    AfterValidator(_stripped),
+    Storable,
+    Field(max_length=200, json_schema_extra={"minLength": 1, "pattern": r"\S"}),
+]
 """A short text with something in it; spaces around it do not count."""
 
-NotNull = BeforeValidator(_not_null)
+
+class _NotNull:
+    """Refuses null, and leaves it out of the schema of what may be sent."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        described = handler(schema)
+        kinds = [kind for kind in described.get("anyOf", ()) if kind != {"type": "null"}]
+        return kinds[0] if len(kinds) == 1 else described
+
+    @staticmethod
+    def _check(value: object) -> object:
+        if value is None:
+            raise ValueError("cannot be null")
+        return value
+
+
+Flag = Annotated[bool, Field(strict=True)]
+"""true or false, and neither 1 nor "yes"."""
+
+Whole = Annotated[int, Field(strict=True)]
+"""A whole number, and no text that reads like one."""
+
+NotNull = _NotNull()
 """For a field that may be left out but not be null."""
 
 
@@ -122,5 +162,29 @@ Metadata = Annotated[JsonObject, AfterValidator(_small)]
 Controls = Annotated[
     JsonObject,
     AfterValidator(_small),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                name: {"anyOf": [control.schema, {"type": "null"}], "description": control.about}
+                for name, control in CONTROLS.items()
+            },
+        }
+    ),
     Field(examples=[{"temperature": 0.7, "max_tokens": 800}], description="Sampling controls, by name."),
 ]
+
+
+def _not_a_number(value: object) -> object:
+    if isinstance(value, str) and "T" not in value.upper():
+        raise ValueError("must be a moment such as 2026-01-31T12:00:00Z")
+    return value
+
+
+Moment = Annotated[
+    AwareDatetime,
+    BeforeValidator(_not_a_number),
+    Field(ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC)),
+]
+"""A moment of these two centuries, as ISO 8601 with an offset; no bare numbers."""

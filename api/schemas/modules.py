@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from api.schemas.model import Answer, Body, NotNull, Text, at_most
+from api.schemas.model import Answer, Body, Flag, NotNull, Text, Whole, at_most
 from api.schemas.pages import Page
 from db.records import ExecutionContext, ModuleRecord, ModuleType
 from services.modules import ScriptAnalysis
@@ -31,7 +31,11 @@ def _nameable(value: str) -> str:
 ModuleName = Annotated[
     Text,
     AfterValidator(_nameable),
-    Field(description="Unique among your modules; templates say @name.", examples=["mood"]),
+    Field(
+        description="Unique among your modules; templates say @name.",
+        examples=["mood"],
+        json_schema_extra={"pattern": f"^{_NAME.pattern}$"},
+    ),
 ]
 Script = Annotated[Text, *at_most(_LARGEST)]
 
@@ -53,16 +57,16 @@ class ModuleUpdate(Body):
         description="When it speaks: null, empty or `*` for always, keywords separated by `|`, or `/a pattern/flags`.",
         examples=["weather|rain"],
     )
-    trigger_depth: Annotated[int, NotNull, Field(ge=1, le=50)] = Field(
+    trigger_depth: Annotated[Whole, Field(ge=1, le=50), NotNull] = Field(
         1, description="In how many of the newest user messages the trigger is looked for."
     )
     execution_context: Annotated[ExecutionContext, NotNull] = Field(
         "IMMEDIATE", description="Before the reply, after it, or only when it is named."
     )
-    timeout_ms: Annotated[int, Field(ge=10, le=300_000)] | None = Field(
+    timeout_ms: Annotated[Whole, Field(ge=10, le=300_000)] | None = Field(
         None, description="How long its script may take; null for the service's own limit."
     )
-    is_active: Annotated[bool, NotNull] = True
+    is_active: Annotated[Flag, NotNull] = True
 
     def changes(self) -> dict[str, Any]:
         """The record's fields that the client sent."""

@@ -47,7 +47,7 @@ def _row_of(cursor: object) -> object:
 Before = Annotated[
     UUID | None,
     BeforeValidator(_row_of),
-    WithJsonSchema({"type": "string", "maxLength": 22}),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9_-]{22}$"}),
     Query(alias="cursor", description="The `next_cursor` of the page before."),
 ]
 Limit = Annotated[int, Query(ge=1, le=100, description="How many items at most.")]

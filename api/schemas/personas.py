@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from api.schemas.model import Answer, Body, Controls, Name, NotNull, Text, at_most
+from api.schemas.model import Answer, Body, Controls, Flag, Name, NotNull, Text, at_most
 from api.schemas.modules import ModuleName
 from api.schemas.pages import Page
 from api.schemas.templates import TemplateWarning, warnings_of
@@ -40,8 +40,8 @@ class PersonaUpdate(Body):
     image: Annotated[Text, Field(max_length=100)] | None = Field(
         None, description="The `image_path` of an uploaded picture."
     )
-    is_active: Annotated[bool, NotNull] = True
-    is_default: Annotated[bool, NotNull] = Field(
+    is_active: Annotated[Flag, NotNull] = True
+    is_default: Annotated[Flag, NotNull] = Field(
         False, description="Answers in sessions that are made without `persona_id`; there is one at most."
     )
 

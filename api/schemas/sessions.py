@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from api.schemas.model import Answer, Body, Controls, Metadata, Name, NotNull, Text
+from api.schemas.model import Answer, Body, Controls, Flag, Metadata, Name, NotNull, Text
 from api.schemas.pages import Page
 from api.schemas.tools import ToolGrants
 from db.records import SessionRecord
@@ -17,7 +17,7 @@ class SessionFields(Body):
 
     persona_id: UUID | None = Field(None, description="Who answers; null for a plain model without a persona.")
     title: Annotated[Text, Field(max_length=200)] | None = None
-    pinned: Annotated[bool, NotNull] = False
+    pinned: Annotated[Flag, NotNull] = False
     connection: Name | None = Field(None, description="The model server to ask; null leaves it to the persona.")
     model: Name | None = None
     controls: Controls | None = None

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field
 
-from api.schemas.model import Answer, Body, Name
+from api.schemas.model import Answer, Body, Flag, Name
 from db.records import ToolCallRecord
 from services.tools.approvals import Word
 
@@ -16,7 +16,7 @@ MAX_TOOLS = 200
 class ServerGrant(Body):
     """What may be used of one server. `*` stands for all tools that are not named."""
 
-    enabled: bool = Field(True, description="Whether its tools are offered at all.")
+    enabled: Flag = Field(True, description="Whether its tools are offered at all.")
     tools: dict[Name, Literal["auto", "ask", "never"]] = Field(default_factory=dict, max_length=MAX_TOOLS)
 
 
@@ -34,7 +34,7 @@ class CallDecision(Body):
 
     decision: Literal["approve", "reject"]
     arguments: dict[str, Any] | None = Field(None, description="To be used in place of the model's own.")
-    remember: bool = Field(False, description="Make it the session's word on that tool: never to be asked again.")
+    remember: Flag = Field(False, description="Make it the session's word on that tool: never to be asked again.")
 
     def word(self) -> Word:
         """What the service takes."""

@@ -1,12 +1,11 @@
 """A session as a document."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from api.schemas.model import Answer, Body, Controls, JsonObject, Metadata, Name, Text, at_most
+from api.schemas.model import Answer, Body, Controls, Flag, JsonObject, Metadata, Moment, Name, Text, Whole, at_most
 from api.schemas.sessions import Session
 from api.schemas.tools import ToolGrants
 from db.records import ContextItemRecord, MessageRole, ResultState
@@ -17,7 +16,6 @@ _MOST_MESSAGES = 50_000
 _MOST_OTHERS = 10_000
 _LARGEST = 2**31 - 1
 
-Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]
 Id = Annotated[Text, Field(min_length=1, max_length=100)]
 Words = Annotated[Text, *at_most(4_194_304)]
 Short = Annotated[Text, Field(max_length=200)]
@@ -27,8 +25,8 @@ class DocumentSession(Body):
     """The settings of the session."""
 
     title: Annotated[Text, Field(max_length=200)] | None = None
-    title_is_given: bool = False
-    pinned: bool = False
+    title_is_given: Flag = False
+    pinned: Flag = False
     persona: Short | None = Field(None, description="Its name.")
     connection: Name | None = None
     model: Name | None = None
@@ -57,7 +55,7 @@ class DocumentItem(Body):
     name: Text | None = None
     files: list[JsonObject] | None = Field(None, max_length=1_000)
     message_id: Id | None = Field(None, description="A message of the user that is told here.")
-    token_count: int = Field(0, ge=0, le=1_000_000)
+    token_count: Whole = Field(0, ge=0, le=1_000_000)
 
     def to_record(self) -> ContextItemRecord:
         """The item as it is stored."""
@@ -69,8 +67,8 @@ class DocumentSummary(Body):
 
     kind: Literal["summary", "marker"]
     text: Words
-    summarized_messages: int = Field(ge=0, le=_LARGEST)
-    tokens_before: int = Field(ge=0, le=_LARGEST)
+    summarized_messages: Whole = Field(ge=0, le=_LARGEST)
+    tokens_before: Whole = Field(ge=0, le=_LARGEST)
     model: Short | None = None
     created_at: Moment
 
@@ -139,8 +137,8 @@ class DocumentMemory(Body):
     """Something worth remembering."""
 
     content: Words
-    first_message: int | None = Field(None, ge=0, lt=2**62)
-    last_message: int | None = Field(None, ge=0, lt=2**62)
+    first_message: Whole | None = Field(None, ge=0, lt=2**62)
+    last_message: Whole | None = Field(None, ge=0, lt=2**62)
     metadata: JsonObject = Field(default_factory=dict[str, Any])
     created_at: Moment
 
@@ -151,7 +149,7 @@ class DocumentFile(Body):
     id: UUID
     name: Annotated[Text, Field(min_length=1, max_length=1_000)]
     media_type: Short | None = None
-    size: int | None = None
+    size: Whole | None = None
     sha256: Short | None = None
     created_at: Moment | None = None
     data: str | None = Field(None, description="Its bytes in base64; null if it was left out.")

@@ -11,6 +11,8 @@ from services.errors import InvalidControl, UnknownControl
 
 Check = Callable[[Any], Any]
 """Returns the value to use, or raises ValueError with what would be right ("a number from 0 to 2")."""
+Schema = Mapping[str, Any]
+"""JSON Schema: the same for programs. What it lets through, the check may still refuse."""
 
 _LARGEST_JSON = 65_536
 _MOST_STOPS = 16
@@ -27,9 +29,10 @@ class Control:
     about: str
     values: str
     check: Check
+    schema: Schema
 
 
-def _number(low: float, high: float) -> tuple[str, Check]:
+def _number(low: float, high: float) -> tuple[str, Check, Schema]:
     values = f"a number from {low:g} to {high:g}"
 
     def check(value: Any) -> float:
@@ -38,10 +41,10 @@ def _number(low: float, high: float) -> tuple[str, Check]:
             raise ValueError(values)
         return value
 
-    return values, check
+    return values, check, {"type": "number", "minimum": low, "maximum": high}
 
 
-def _integer(low: int, high: int) -> tuple[str, Check]:
+def _integer(low: int, high: int) -> tuple[str, Check, Schema]:
     values = f"a whole number from {low} to {high}"
 
     def check(value: Any) -> int:
@@ -51,10 +54,10 @@ def _integer(low: int, high: int) -> tuple[str, Check]:
             raise ValueError(values)
         return value
 
-    return values, check
+    return values, check, {"type": "integer", "minimum": low, "maximum": high}
 
 
-def _one_of(*choices: Any) -> tuple[str, Check]:
+def _one_of(*choices: Any) -> tuple[str, Check, Schema]:
     values = "one of " + ", ".join(json.dumps(choice) for choice in choices)
 
     def check(value: Any) -> Any:
@@ -63,7 +66,7 @@ def _one_of(*choices: Any) -> tuple[str, Check]:
             raise ValueError(values)
         return value
 
-    return values, check
+    return values, check, {"enum": list(choices)}
 
 
 def _stop(value: Any) -> list[str]:
@@ -75,6 +78,10 @@ def _stop(value: Any) -> list[str]:
 
 
 _STOP_VALUES = f"a text or a list of up to {_MOST_STOPS} texts, none of them empty"
+_ONE_STOP: Schema = {"type": "string", "minLength": 1, "maxLength": _LONGEST_STOP}
+_STOP_SCHEMA: Schema = {
+    "anyOf": [_ONE_STOP, {"type": "array", "items": _ONE_STOP, "minItems": 1, "maxItems": _MOST_STOPS}]
+}
 
 
 def _keep_alive(value: Any) -> str | int | float:
@@ -86,6 +93,12 @@ def _keep_alive(value: Any) -> str | int | float:
 
 
 _KEEP_ALIVE_VALUES = 'seconds or a duration such as "5m"; -1 keeps the model loaded'
+_KEEP_ALIVE_SCHEMA: Schema = {
+    "anyOf": [
+        {"type": "string", "pattern": f"^({_DURATION.pattern})$"},
+        {"type": "number", "minimum": -_LONGEST_STAY, "maximum": _LONGEST_STAY},
+    ]
+}
 
 
 def _response_format(value: Any) -> dict[str, Any]:
@@ -107,6 +120,28 @@ def _response_format(value: Any) -> dict[str, Any]:
     return {"type": "json_schema", "name": name, "strict": strict, "schema": _plain_json(schema)}
 
 
+_RESPONSE_FORMAT_SCHEMA: Schema = {
+    "anyOf": [
+        {"enum": ["text", "json"]},
+        {
+            "type": "object",
+            "properties": {"type": {"enum": ["text", "json"]}},
+            "required": ["type"],
+            "additionalProperties": False,
+        },
+        {
+            "type": "object",
+            "properties": {
+                "type": {"const": "json_schema"},
+                "schema": {"type": "object"},
+                "name": {"type": "string", "pattern": f"^{_NAME.pattern}$"},
+                "strict": {"type": "boolean"},
+            },
+            "required": ["type", "schema"],
+            "additionalProperties": False,
+        },
+    ]
+}
 _RESPONSE_FORMAT_VALUES = '"text", "json" or {"type": "json_schema", "schema": {…}, "name": "…", "strict": true}'
 
 
@@ -121,6 +156,17 @@ def _tool_choice(value: Any) -> str | dict[str, str]:
     raise ValueError(_TOOL_CHOICE_VALUES)
 
 
+_TOOL_CHOICE_SCHEMA: Schema = {
+    "anyOf": [
+        {"enum": ["auto", "none", "required"]},
+        {
+            "type": "object",
+            "properties": {"name": {"type": "string", "pattern": f"^{_NAME.pattern}$"}},
+            "required": ["name"],
+            "additionalProperties": False,
+        },
+    ]
+}
 _TOOL_CHOICE_VALUES = '"auto", "none", "required" or {"name": "a tool"}'
 
 
@@ -187,21 +233,27 @@ CONTROLS: Final[Mapping[str, Control]] = {
     "top_p": Control("Nucleus sampling.", *_number(0, 1)),
     "top_k": Control("Sample from the k likeliest tokens only.", *_integer(0, 100_000)),
     "max_tokens": Control("The longest reply, in tokens.", *_integer(1, 10_000_000)),
-    "stop": Control("Texts at which the reply ends.", _STOP_VALUES, _stop),
+    "stop": Control("Texts at which the reply ends.", _STOP_VALUES, _stop, _STOP_SCHEMA),
     "seed": Control("Makes sampling repeatable where the server can.", *_integer(-(2**31), 2**53)),
     "presence_penalty": Control("Against words that were used.", *_number(-2, 2)),
     "frequency_penalty": Control("Against words that were used often.", *_number(-2, 2)),
     "repeat_penalty": Control("Against repetition, as local models know it; 1 is none.", *_number(0, 10)),
     "reasoning_effort": Control("How long a reasoning model thinks.", *_one_of(*_EFFORTS)),
     "verbosity": Control("How much the model says.", *_one_of("low", "medium", "high")),
-    "response_format": Control("The form of the reply.", _RESPONSE_FORMAT_VALUES, _response_format),
-    "tool_choice": Control("Whether the model may, must or must not call tools.", _TOOL_CHOICE_VALUES, _tool_choice),
+    "response_format": Control(
+        "The form of the reply.", _RESPONSE_FORMAT_VALUES, _response_format, _RESPONSE_FORMAT_SCHEMA
+    ),
+    "tool_choice": Control(
+        "Whether the model may, must or must not call tools.", _TOOL_CHOICE_VALUES, _tool_choice, _TOOL_CHOICE_SCHEMA
+    ),
     "parallel_tool_calls": Control("Several tool calls in one turn.", *_one_of(True, False)),
     "num_ctx": Control("The context window that Ollama sets up, in tokens.", *_integer(256, 10_000_000)),
-    "keep_alive": Control("How long Ollama keeps the model loaded.", _KEEP_ALIVE_VALUES, _keep_alive),
+    "keep_alive": Control(
+        "How long Ollama keeps the model loaded.", _KEEP_ALIVE_VALUES, _keep_alive, _KEEP_ALIVE_SCHEMA
+    ),
     "thinking": Control("Whether, or how hard, the model thinks.", *_one_of(True, False, "low", "medium", "high")),
     "provider_options": Control(
-        "Fields that only one provider knows, sent as they are.", "an object", _provider_options
+        "Fields that only one provider knows, sent as they are.", "an object", _provider_options, {"type": "object"}
     ),
 }
 

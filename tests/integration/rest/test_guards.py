@@ -130,7 +130,7 @@ async def test_a_sane_request_id_is_kept_and_another_is_replaced(http: httpx2.As
 def _app_that(error: Exception) -> FastAPI:
     app = FastAPI()
     register_error_handlers(app)
-    add_middleware(app, local_settings(), lambda _exchange: None)
+    add_middleware(app, local_settings(), app.routes, lambda _exchange: None)
 
     @app.get("/fails")
     async def fails() -> None:
