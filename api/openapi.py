@@ -28,8 +28,8 @@ _TAGS = [
 ]
 
 
-def openapi_document(app: FastAPI) -> dict[str, Any]:
-    """The document for `app`; made once."""
+def openapi_document(app: FastAPI, *, has_accounts: bool) -> dict[str, Any]:
+    """The document for `app`; made once. Without accounts nobody has to show who they are."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=_ABOUT, tags=_TAGS, routes=app.routes)
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
@@ -37,8 +37,17 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
             schemas |= definitions(model)
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
+        if not has_accounts:
+            _open(document)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _open(document: dict[str, Any]) -> None:
+    document["components"].pop("securitySchemes", None)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation.pop("security", None)
 
 
 def definitions(model: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import HTMLResponse
 
 from api.asyncapi import asyncapi_document
+from api.dependencies import CurrentSettings
 from api.openapi import openapi_document
 
 router = APIRouter(include_in_schema=False)
@@ -15,9 +16,9 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/openapi.json")
-def get_openapi(request: Request) -> dict[str, Any]:
+def get_openapi(request: Request, settings: CurrentSettings) -> dict[str, Any]:
     """The REST interface."""
-    return openapi_document(request.app)
+    return openapi_document(request.app, has_accounts=settings.auth_mode == "accounts")
 
 
 @router.get("/asyncapi.json")

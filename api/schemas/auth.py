@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field, SecretStr
 
-from api.schemas.model import Answer, Body, Name, NotNull, Text
+from api.schemas.model import Answer, Body, Flag, Name, NotNull, Text
 from db.records import UserRecord
 from services.accounts.passwords import LONGEST, SHORTEST
 from services.accounts.sign_ins import SignedIn
@@ -52,7 +52,7 @@ class Logout(Body):
     """A sign-in that ends."""
 
     refresh_token: RefreshToken | None = None
-    everywhere: Annotated[bool, NotNull] = Field(False, description="All sign-ins of the user, not only this one.")
+    everywhere: Annotated[Flag, NotNull] = Field(False, description="All sign-ins of the user, not only this one.")
 
 
 class UserUpdate(Body):
