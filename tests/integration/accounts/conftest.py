@@ -165,6 +165,10 @@ class Visitor(Client):
         """The same person with another sign-in, at that replica."""
         return await visitor(base_url, stack, self.account.email)
 
+    def at(self, base_url: str) -> Client:
+        """The same person's program, at another replica; only over REST it talks with this one."""
+        return Client(base_url, self._stack, self.http)
+
     async def ticket(self, session_id: str | None = None) -> str:
         """A ticket for the socket of that session, or of many conversations."""
         return (await self.given("/api/auth/ws-ticket", session_id=session_id))["ticket"]

@@ -165,9 +165,9 @@ async def test_a_ticket_opens_one_socket_on_whichever_replica(ada: Visitor, repl
     session_id = await ada.session()
     for first, then in ((replicas.first, replicas.second), (replicas.second, replicas.first)):
         ticket = await ada.ticket(session_id)
-        assert await _let_in(_at(ada, first), f"/ws/chat/{session_id}", ticket=ticket)
+        assert await _let_in(ada.at(first), f"/ws/chat/{session_id}", ticket=ticket)
         for url in (first, then):
-            assert await _refused(_at(ada, url), f"/ws/chat/{session_id}", ticket=ticket) == 4401
+            assert await _refused(ada.at(url), f"/ws/chat/{session_id}", ticket=ticket) == 4401
 
 
 async def test_of_many_who_show_a_ticket_at_once_one_is_let_in(ada: Visitor, replicas: Replicas):
@@ -274,7 +274,7 @@ async def test_no_secret_that_was_shown_is_logged(ada: Visitor, caplog: pytest.L
 
 async def test_who_says_nothing_is_closed_with_4408(ada: Visitor, replicas: Replicas):
     for path in (f"/ws/chat/{await ada.session()}", "/ws/chat"):
-        socket = await _at(ada, replicas.second).knock(path)
+        socket = await ada.at(replicas.second).knock(path)
         assert (await socket.closed())[0] == 4408
 
 
@@ -409,11 +409,6 @@ async def test_where_there_are_no_accounts_nothing_needs_to_be_shown(service: st
 
 def _anything(_: str) -> None:
     return None
-
-
-def _at(person: Visitor, base_url: str) -> Client:
-    """The same person's program, at another replica; it has nothing to show over REST."""
-    return Client(base_url, person._stack, person.http)  # pyright: ignore[reportPrivateUsage]
 
 
 async def _let_in(client: Client, path: str, **proof: str) -> Socket:
