@@ -145,4 +145,5 @@ def _make(path: Path) -> None:
     except OSError as error:
         raise SecretUnusable(f"{path} cannot be made ({error.strerror}); set SECRET_KEY.") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()

@@ -168,3 +168,85 @@ def test_env_example_with_every_line_taken_in_means_the_defaults(env_file: Path)
 
     assert load_settings(env_file) == Settings.model_construct()
     assert isinstance(load_settings(env_file).openai_api_key, SecretStr | None)
+
+
+STRONG = "Nq0zJ8vYw3bTfLr6XgK1mUe9HsPd4CaI7oBxV2nS5yQ"
+STRONGER = "f3Jw8_qLz5nXvR2kTbYpC7dHsGmA4eUo1iKyQxW0MZt"
+
+
+def settings_of(monkeypatch: pytest.MonkeyPatch, **named: str) -> Settings:
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    return load_settings(None)
+
+
+def test_with_accounts_any_address_may_be_listened_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(
+        monkeypatch, AUTH_MODE="Accounts", HOST="0.0.0.0", TRUSTED_HOSTS="chat.example.org", REGISTRATION="INVITE"
+    )
+
+    assert (settings.auth_mode, settings.registration) == ("accounts", "invite")
+
+
+def test_without_accounts_no_other_machine_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadSettings, match=r"HOST=0\.0\.0\.0 is refused with AUTH_MODE=local"):
+        settings_of(monkeypatch, HOST="0.0.0.0", TRUSTED_HOSTS="chat.example.org")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_service_for_all_says_what_it_is_called(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    with pytest.raises(BadSettings, match="needs TRUSTED_HOSTS"):
+        settings_of(monkeypatch, AUTH_MODE="accounts", HOST=host)
+
+
+def test_secrets_are_a_ring_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings_of(monkeypatch, SECRET_KEY=f"{STRONG} , {STRONGER}").secret_keys == (STRONG, STRONGER)
+    assert settings_of(monkeypatch, SECRET_KEY="").secret_keys == ()
+
+
+@pytest.mark.parametrize(
+    ("secret", "why"),
+    [
+        ("short", "shorter than 32 bytes"),
+        ("ab" * 20, "not random enough"),
+        ("please-change-me-please-change-me-please", "placeholder"),
+        (f"{STRONG},short", "shorter than 32 bytes"),
+        (f"{STRONG},{STRONG}", "the same secret twice"),
+    ],
+)
+def test_a_secret_that_can_be_guessed_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, secret: str, why: str
+) -> None:
+    monkeypatch.setenv("SECRET_KEY", secret)
+
+    told = refusal()
+
+    assert told.startswith("SECRET_KEY: ")
+    assert why in told
+    assert STRONG not in told
+
+
+def test_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert STRONG not in repr(settings_of(monkeypatch, SECRET_KEY=STRONG))
+
+
+@pytest.mark.parametrize("origin", ["*", "https://*", "https://*.example.org"])
+def test_no_pages_of_all_the_world_are_let_in(monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
+    monkeypatch.setenv("ALLOWED_ORIGINS", origin)
+
+    assert "names each site" in refusal()
+
+
+@pytest.mark.parametrize("host", ["*", "*.example.org", "https://chat.example.org", "chat.example.org/path"])
+def test_a_trusted_host_is_a_name(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("TRUSTED_HOSTS", host)
+
+    assert "is not a name such as chat.example.org" in refusal()
+
+
+def test_trusted_proxies_are_addresses_or_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(monkeypatch, TRUSTED_PROXIES="10.1.2.3/8, ::1,192.0.2.7")
+    assert settings.trusted_proxies == ("10.0.0.0/8", "::1/128", "192.0.2.7/32")
+
+    monkeypatch.setenv("TRUSTED_PROXIES", "proxy.example.org")
+    assert "'proxy.example.org' is no address or network" in refusal()
