@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from db.errors import DatabaseError, DuplicateName
-from db.ids import LOCAL_OWNER, SignInId, UserId
+from db.ids import LOCAL_OWNER, SessionId, SignInId, UserId
 from db.pool import Database
 from db.records import UserRecord
+from db.stores.leases import lock_journal
 from db.stores.rows import record, record_or_none, records
 from db.stores.sign_ins import end_all
 
@@ -278,7 +279,11 @@ class UserStore:
         return bool(changed)
 
     async def delete(self, user_id: UserId) -> bool:
-        """Delete an account with all that belongs to it; False if there is none. Raises `LastAdministrator`."""
+        """Delete an account with all that belongs to it; False if there is none. Raises `LastAdministrator`.
+
+        To be called when the user is disabled: what fails half way can be done again.
+        """
+        await self._delete_sessions(user_id)
         async with self._database.transaction() as connection:
             await _lock_administrators(connection)
             deleted = await connection.fetchval(
@@ -287,6 +292,28 @@ class UserStore:
             if deleted:
                 await _check_administrators(connection)
         return bool(deleted)
+
+    async def _delete_sessions(self, user_id: UserId) -> None:
+        """Delete the sessions one by one: whoever writes to several at once must not wait for us while we wait too."""
+        while True:
+            async with self._database.connection() as connection:
+                rows = await connection.fetch(
+                    """
+                    SELECT s.id FROM sessions s JOIN users u ON u.id = s.owner_id
+                    WHERE u.id = $1 AND u.email IS NOT NULL ORDER BY s.id LIMIT 100
+                    """,
+                    user_id,
+                )
+            if not rows:
+                return
+            for row in rows:
+                await self._delete_session(SessionId(row["id"]), user_id)
+
+    async def _delete_session(self, session_id: SessionId, user_id: UserId) -> None:
+        async with self._database.transaction() as connection:
+            await lock_journal(connection, session_id)
+            await connection.execute("DELETE FROM sessions WHERE id = $1 AND owner_id = $2", session_id, user_id)
+            await connection.execute("DELETE FROM events WHERE session_id = $1", session_id)
 
 
 async def _lock_administrators(connection: "PooledConnection") -> None:

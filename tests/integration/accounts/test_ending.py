@@ -1,6 +1,7 @@
 """A right that ends closes what it opened, on every replica, and leaves alone what others opened."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -8,7 +9,7 @@ import asyncpg
 import httpx2
 import pytest
 
-from tests.fakes.script import Hang, Text
+from tests.fakes.script import Endless, Hang, Text
 from tests.integration.accounts.conftest import Replicas, Visitor, bearer_header, visitor
 from tests.integration.auth.conftest import PASSWORD
 from tests.integration.sockets.client import Socket
@@ -182,6 +183,38 @@ async def test_a_reply_that_was_asked_for_at_one_replica_stops_when_its_right_en
         assert queued in {frame["run_id"] for frame in told}
         assert len(replicas.model.requests) == asked, "what waited was never put to the model"
         assert [content for role, content in await onlooker.said(session_id) if role == "assistant"] == ["I am still "]
+
+
+async def test_a_user_is_deleted_in_the_middle_of_many_replies_and_nothing_is_left(
+    replicas: Replicas,
+    ada: Visitor,
+    behind: asyncpg.Connection,
+    stack: AsyncExitStack,
+    caplog: pytest.LogCaptureFixture,
+):
+    admin = await visitor(replicas.second, stack, "admin@example.org")
+    sessions = [await ada.session(forget=False) for _ in range(6)]
+    sockets: list[Socket] = []
+    for session_id in sessions:
+        replicas.model.script(Endless("word ", seconds=0.001))
+        sockets.append(await ada.open_with(session_id))
+        await sockets[-1].say("Hi")
+        await sockets[-1].say("And then?", when_busy="queue")
+        await sockets[-1].expect("text_delta")
+    requests = list(replicas.model.requests)
+    with caplog.at_level(logging.WARNING):
+        answer = await admin.http.delete(f"/api/auth/users/{ada.user_id}")
+        assert answer.status_code == 204, answer.text
+        async with asyncio.timeout(PATIENCE):
+            for socket in sockets:
+                assert (await socket.closed())[0] in (4401, 4404)
+            await asyncio.gather(*(request.closed for request in requests))
+    assert len(replicas.model.requests) == len(requests)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    for table in ("events", "runs", "messages", "journals", "post_responses"):
+        left = f"select count(*) from {table} where session_id = any ($1::uuid[])"
+        assert await behind.fetchval(left, sessions) == 0, table
+    assert (await ada.http.get("/api/sessions")).status_code == 401
 
 
 async def test_who_waits_for_a_reply_over_rest_gets_what_there_is_of_it(replicas: Replicas, ada: Visitor):
