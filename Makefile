@@ -20,7 +20,7 @@ RUNTIME := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/runtime.stamp)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run chat migrate backup verify restore secrets dev test check format bench interop env-example guide lock clean
+.PHONY: help setup run chat migrate backup verify restore secrets dev test check format bench soak interop env-example guide lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -69,6 +69,11 @@ format: $(DEV) ## Put the sources into the house's format
 
 bench: $(DEV) ## Print what the hot paths cost on this machine; ARGS="relay --quick" chooses
 	@$(PY) -m benchmarks $(ARGS)
+
+# The defaults are a first impression; an hour says more.
+SECONDS ?= 180
+soak: $(DEV) ## Everything at once for SECONDS=180, with faults, and what is left after it; ARGS="--seed 7 --users 40"
+	@$(PY) -m tests.soak --seconds $(SECONDS) $(ARGS)
 
 interop: $(DEV) ## Test against a model server and a tool server that others wrote (made ready once, some minutes)
 	@$(PY) -m tests.interop
