@@ -34,7 +34,7 @@ def main() -> int:
     try:
         asyncio.run(_soak(tally, words.seconds, words.seed, words.users, words.pause))
     except AssertionError as wrong:
-        _say(*tally.lines(), *traceback.format_tb(wrong.__traceback__)[-3:], f"NOT WELL   {wrong}")
+        _say(*tally.lines(), *traceback.format_tb(wrong.__traceback__)[-3:], f"NOT WELL   {str(wrong)[-1_000:]}")
         return 1
     _say("all is well")
     return 0

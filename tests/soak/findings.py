@@ -97,5 +97,6 @@ def errors_told(services: Sequence[Service]) -> Counter[str]:
         for line in service.log.splitlines():
             if '"level":"error"' in line:
                 said = json.loads(line)
-                found[f"{said['logger']}: {said['message'][:60]}"] += 1
+                reason = (said.get("exception") or "").strip().rpartition("\n")[2]
+                found[f"{said['logger']}: {said['message'][:60]} {reason[:160]}"] += 1
     return found

@@ -17,6 +17,7 @@ from tests.soak.tally import Tally
 
 REPLICAS = 2
 _FROZEN_SECONDS = 4.0
+_STOP_SECONDS = 30.0
 _PROBE_SECONDS = 0.25
 
 
@@ -115,7 +116,8 @@ class Trouble:
         service = self._stack.end(place)
         service.terminate()
         with self._tally.timed("stop of a process"):
-            await service.ended()
+            code = await asyncio.to_thread(service.process.wait, _STOP_SECONDS)
+        assert code == 0, f"a process that was asked to stop ended with {code}: {service.log[-500:]}"
         await self._stack.start(place)
 
     async def freeze_a_replica(self) -> None:
