@@ -43,7 +43,13 @@ _LOST = (
     asyncpg.TooManyConnectionsError,
     asyncpg.QueryCanceledError,
 )
-_CONFLICT = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
+_CONFLICT = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.LockNotAvailableError,
+    # A newer version has just migrated the database; the statement is prepared anew the next time.
+    asyncpg.InvalidCachedStatementError,
+)
 
 
 class Database:
