@@ -6,7 +6,7 @@ from db.ids import UserId
 from db.records import UserRecord
 from db.stores.users import LastAdministrator, UserStore
 from services.accounts.alarm import Alarm
-from services.accounts.caller import Caller
+from services.accounts.caller import Caller, check_signed_in
 from services.accounts.passwords import Passwords
 from services.audit import AuditLog
 from services.errors import Conflict, NotFound
@@ -47,8 +47,10 @@ class UserAdministration:
     ) -> UserRecord:
         """Say what a user may do; None leaves it. Disabling ends all sign-ins, and what they had begun.
 
-        Raises `NotFound`, `NoAdministratorLeft`.
+        Raises `SignInNeeded` if a key is to make an administrator, `NotFound`, `NoAdministratorLeft`.
         """
+        if is_admin:
+            check_signed_in(caller, "admin")
         before = await self.get(user_id)
         try:
             after = _account(await self._users.govern(user_id, is_admin=is_admin, is_disabled=is_disabled))
@@ -67,8 +69,9 @@ class UserAdministration:
     async def reset_password(self, caller: Caller, user_id: UserId) -> str:
         """A new password for somebody who has forgotten theirs; all their sign-ins end. Nobody can read it again.
 
-        Raises `NotFound`, `PasswordsBusy`.
+        Raises `SignInNeeded`, `NotFound`, `PasswordsBusy`.
         """
+        check_signed_in(caller, "admin")
         await self.get(user_id)
         password = secrets.token_urlsafe(_RANDOM_BYTES)
         if not await self._users.reset_password(user_id, await self._passwords.hash(password)):

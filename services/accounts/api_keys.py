@@ -12,7 +12,7 @@ from db.ids import ApiKeyId, UserId, new_id
 from db.records import ApiKeyRecord
 from db.stores.api_keys import ApiKeyStore, TooManyKeys
 from services.accounts.alarm import Alarm
-from services.accounts.caller import Caller, Scope, caller_of
+from services.accounts.caller import Caller, Scope, caller_of, check_signed_in
 from services.audit import AuditLog
 from services.errors import (
     Conflict,
@@ -64,8 +64,8 @@ class ApiKeys:
     ) -> tuple[ApiKeyRecord, str]:
         """A new key of the caller, with its text, which nobody can read again.
 
-        Raises `NoAccounts`, `InsufficientScope` (a key makes no keys, nor does anybody give what they have not),
-        `InvalidRequest`, and `Conflict` if there are too many.
+        Raises `NoAccounts`, `SignInNeeded` (a key makes no keys), `InsufficientScope` (nobody gives what they have
+        not), `InvalidRequest`, and `Conflict` if there are too many.
         """
         self._check_may_give(caller, scopes)
         if expires_at is not None and expires_at <= datetime.now(UTC):
@@ -99,12 +99,12 @@ class ApiKeys:
     async def delete(self, caller: Caller, key_id: ApiKeyId) -> None:
         """Take a key away. A key may take away itself and no other.
 
-        Raises `NoAccounts`, `InsufficientScope`, `NotFound`.
+        Raises `NoAccounts`, `SignInNeeded`, `NotFound`.
         """
         if caller.credential is None:
             raise NoAccounts
         if caller.credential.id != key_id:
-            _check_is_sign_in(caller)
+            check_signed_in(caller)
         if not await self._store.remove(key_id, caller.user_id):
             raise NotFound("There is no key with that id.")
         await self._alarm.sound()
@@ -124,16 +124,11 @@ class ApiKeys:
     def _check_may_give(self, caller: Caller, scopes: Collection[Scope]) -> None:
         if caller.credential is None:
             raise NoAccounts
-        _check_is_sign_in(caller)
+        check_signed_in(caller)
         if missing := sorted(set(scopes) - caller.scopes):
             raise InsufficientScope(
                 f"You cannot give what you have not: {', '.join(missing)}.", scope=" ".join(missing)
             )
-
-
-def _check_is_sign_in(caller: Caller) -> None:
-    if caller.credential is None or caller.credential.kind != "sign_in" or not caller.may("write"):
-        raise InsufficientScope("Keys are made and deleted by people: sign in for that.", scope="write")
 
 
 def _hash(text: str) -> bytes:

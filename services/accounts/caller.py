@@ -6,6 +6,7 @@ from uuid import UUID
 
 from db.ids import LOCAL_OWNER, UserId
 from db.records import HeldRight
+from services.errors import InsufficientScope
 
 Scope = Literal["read", "write", "chat", "admin"]
 """read: look at what is one's own. write: change it. chat: send messages, stop replies, decide about tools.
@@ -43,6 +44,22 @@ class Caller:
 
 LOCAL_CALLER: Final = Caller(LOCAL_OWNER, ALL_SCOPES)
 """Whoever reaches a service without accounts: its owner."""
+
+
+class SignInNeeded(InsufficientScope):
+    """People do this, and not their keys: sign in for it."""
+
+    code = "sign_in_needed"
+
+
+def check_signed_in(caller: Caller, scope: Scope = "write") -> None:
+    """Raises `SignInNeeded` where a key is shown, or a sign-in without that scope.
+
+    For whatever gives somebody more than they have: who finds a key must not be able to make the account theirs.
+    """
+    is_key = caller.credential is not None and caller.credential.kind == "api_key"
+    if is_key or not caller.may(scope):
+        raise SignInNeeded(scope=scope)
 
 
 def caller_of(held: HeldRight) -> Caller:

@@ -8,7 +8,7 @@ from db.ids import SignInId, UserId
 from db.records import UserRecord
 from db.stores.users import UserStore
 from services.accounts.alarm import Alarm
-from services.accounts.caller import Caller
+from services.accounts.caller import Caller, check_signed_in
 from services.accounts.guesses import GuessLimits
 from services.accounts.passwords import Passwords
 from services.accounts.sign_ins import WrongCredentials
@@ -47,9 +47,10 @@ class Profiles:
     async def change_password(self, caller: Caller, current: str, new: str, *, address: str) -> None:
         """Give the caller another password, and end all their sign-ins but the present one.
 
-        Raises `WrongPassword`, `WrongCredentials` if it was changed at the same moment, `TooManyAttempts`,
-        `PasswordsBusy`, `InvalidRequest`.
+        Raises `SignInNeeded`, `WrongPassword`, `WrongCredentials` if it was changed at the same moment,
+        `TooManyAttempts`, `PasswordsBusy`, `InvalidRequest`.
         """
+        check_signed_in(caller)
         user_id = caller.user_id
         account = f"password of {user_id}"
         self._guesses.guess_password(account, address)

@@ -11,7 +11,7 @@ from db.records import SignInRecord, UserRecord
 from db.stores.sign_ins import NewSignIn, Refreshed, Reused, SignInStore
 from db.stores.users import UserStore
 from services.accounts.alarm import Alarm
-from services.accounts.caller import Caller
+from services.accounts.caller import Caller, check_signed_in
 from services.accounts.emails import normal_email
 from services.accounts.guesses import GuessLimits
 from services.accounts.passwords import Passwords
@@ -156,7 +156,8 @@ class SignIns:
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     async def end(self, caller: Caller, sign_in_id: SignInId) -> None:
-        """End one of the caller's sign-ins. Raises `NotFound`."""
+        """End one of the caller's sign-ins. Raises `SignInNeeded`, `NotFound`."""
+        check_signed_in(caller)
         if not await self._sign_ins.end(sign_in_id, caller.user_id, "logout"):
             raise NotFound("There is no sign-in with that id.")
         await self._alarm.sound()
