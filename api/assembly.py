@@ -69,6 +69,7 @@ from services.health import HealthService
 from services.images import ImageLimits, ImageService
 from services.importing import SessionImporter
 from services.inbox import Inbox, InboxLimits
+from services.large_work import LargeWork
 from services.library import LibraryService
 from services.mcp.pool import McpPool
 from services.memories import MemoryService
@@ -102,6 +103,7 @@ class Services:
 
     settings: Settings
     audit: AuditLog
+    large_work: LargeWork
     accounts: Accounts
     chat: ChatService
     sessions: SessionService
@@ -280,6 +282,7 @@ async def open_services(
     )
     return Services(
         settings=settings,
+        large_work=LargeWork(),
         audit=audit,
         accounts=accounts,
         chat=chat,

@@ -1,21 +1,25 @@
 """What a route does with its request before and after its function: strict JSON, and answers that are given twice."""
 
+import asyncio
 import hashlib
 import json
 import math
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, Request, Response
 from fastapi.routing import APIRoute
 
-from api.dependencies import CurrentUser, Idempotent
+from api.dependencies import CurrentUser, Idempotent, services_of
 from services.errors import InvalidRequest
 from services.idempotency import Attempt, Idempotency, KeptAnswer
 
 Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _LONGEST_KEY = 200
+_READ_AT_ONCE = 262_144
+"""Bytes; what is longer is read in a thread, and waits for its turn."""
 _KEPT_HEADERS = ("content-type", "location", "etag", "content-disposition")
 _REPLAYED: Final = "idempotency-replayed"
 
@@ -27,19 +31,31 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_strictly(request: Request) -> Response:
-            return await _answer(_StrictRequest(request.scope, request.receive), handle)
+            async with AsyncExitStack() as until_answered:
+                return await _answer(_StrictRequest(request, until_answered), handle)
 
         return handle_strictly
 
 
 class _StrictRequest(Request):
+    def __init__(self, request: Request, until_answered: AsyncExitStack) -> None:
+        super().__init__(request.scope, request.receive)
+        self._until_answered = until_answered
+
     async def json(self) -> Any:
         """The body, read by RFC 8259: no names twice in an object, no numbers that are none."""
         text = await self.body()
-        try:
-            return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_float)
-        except RecursionError as error:
-            raise json.JSONDecodeError("Nested too deeply", "", 0) from error
+        if len(text) <= _READ_AT_ONCE:
+            return _parsed(text)
+        await self._until_answered.enter_async_context(services_of(self).large_work.turn())
+        return await asyncio.to_thread(_parsed, text)
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_float)
+    except RecursionError as error:
+        raise json.JSONDecodeError("Nested too deeply", "", 0) from error
 
 
 class _Replay(Exception):

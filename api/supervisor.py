@@ -19,6 +19,7 @@ from db.binaries import find_binaries
 from db.embedded import EmbeddedPostgres
 from db.migrate import Migration, migrate, missing
 from db.refusals import DatabaseNotReady
+from services.large_work import settle
 from websocket.transport import guarded
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        settle()
         banner: Sequence[str] = getattr(self._app.state, "banner", ())
         self._announce([f"Colloquy is ready: {self._address} (Ctrl-C stops it)", *banner])
 

@@ -104,8 +104,7 @@ class SessionImporter:
         found by name. Raises `InvalidRequest` with the place of the fault, `UnknownControl`, `InvalidControl`, and what
         uploading a file raises.
         """
-        _check_tree(document)
-        contents = [_content(position, file) for position, file in enumerate(document.files)]
+        contents = await asyncio.to_thread(_looked_through, document)
         new, warnings = await self._session(owner_id, document)
         session = await self._store.write(owner_id, new)
         if document.session["persona"] and session.persona_id is None:
@@ -204,6 +203,12 @@ class SessionImporter:
             copies[FileId(file.id)] = kept.id
         if copies:
             await self._forks.refer_to(session_id, copies)
+
+
+def _looked_through(document: Document) -> list[bytes | None]:
+    """What its files hold, if the document is sound. Raises `InvalidRequest`."""
+    _check_tree(document)
+    return [_content(position, file) for position, file in enumerate(document.files)]
 
 
 def _check_tree(document: Document) -> None:

@@ -1,8 +1,11 @@
 """Personas and modules as one file."""
 
+import asyncio
+
 from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import CurrentUser, Libraries, takes_json
+from api.large_bodies import UncheckedLibrary, checked
 from api.routes.responses import problems
 from api.routing import Once, StrictRoute
 from api.schemas.library import Imported, LibraryFile
@@ -20,6 +23,7 @@ async def export_personas(user: CurrentUser, libraries: Libraries, response: Res
 
 
 @router.post("/import", operation_id="importPersonas", responses=problems(404, 409, changes=True), dependencies=[Once])
-async def import_personas(body: LibraryFile, user: CurrentUser, libraries: Libraries) -> Imported:
+async def import_personas(body: UncheckedLibrary, user: CurrentUser, libraries: Libraries) -> Imported:
     """Take over all of a file or nothing of it; what has the name of something that is there takes its place."""
-    return Imported.of(await libraries.put(user, body.to_import()))
+    file = await checked(LibraryFile, body)
+    return Imported.of(await libraries.put(user, await asyncio.to_thread(file.to_import)))

@@ -1,5 +1,6 @@
 """Sessions as documents, out and in again."""
 
+import asyncio
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -7,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from starlette.responses import StreamingResponse
 
 from api.dependencies import CurrentUser, SessionExports, SessionImports, takes_json
+from api.large_bodies import UncheckedSession, checked
 from api.routes.responses import Responses, problems
 from api.routing import Once, StrictRoute
 from api.schemas.transfer import SessionDocument, SessionImported
@@ -53,9 +55,10 @@ async def export_session(
     "/import", status_code=201, operation_id="importSession", responses=problems(409, changes=True), dependencies=[Once]
 )
 async def import_session(
-    body: SessionDocument, user: CurrentUser, imports: SessionImports, response: Response
+    body: UncheckedSession, user: CurrentUser, imports: SessionImports, response: Response
 ) -> SessionImported:
     """Make a session of a document that `exportSession` gave, here or elsewhere; each time another one."""
-    imported = SessionImported.of(await imports.put(user, body.to_document()))
+    document = await checked(SessionDocument, body)
+    imported = SessionImported.of(await imports.put(user, await asyncio.to_thread(document.to_document)))
     response.headers["location"] = f"/api/sessions/{imported.session.id}"
     return imported

@@ -1,15 +1,22 @@
 """Whole sessions, out of the database and into it again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
 from db.ids import MessageId, SessionId, UserId
 from db.pool import Database
 from db.records import ContextItemRecord, FileRecord, MemoryRecord, MessageRecord, SessionRecord
 from db.stores.rows import record, record_or_none, records
+
+if TYPE_CHECKING:
+    from db.pool import PooledConnection
+
+T = TypeVar("T")
+
+_WRITTEN_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,42 +229,13 @@ class TransferStore:
                 new.active,
                 new.created_at,
             )
-            await connection.execute(
-                """
-                INSERT INTO messages (id, session_id, parent_id, role, content, parts, token_count, finish_reason,
-                                      provider, model, metadata, created_at, updated_at, context_tokens, stopped_by)
-                SELECT m.id, $1, m.parent_id, given ->> 'role', given ->> 'content', given -> 'parts', m.token_count,
-                       given ->> 'finish_reason', given ->> 'provider', given ->> 'model', given -> 'metadata',
-                       m.created_at, m.updated_at, m.context_tokens, given ->> 'stopped_by'
-                FROM unnest($2::uuid[], $3::uuid[], $4::jsonb[], $5::int[], $6::int[], $7::timestamptz[],
-                            $8::timestamptz[])
-                    AS m (id, parent_id, given, token_count, context_tokens, created_at, updated_at)
-                """,
-                new.id,
-                [message.id for message in new.messages],
-                [message.parent_id for message in new.messages],
-                [dict(message.fields) for message in new.messages],
-                [message.token_count for message in new.messages],
-                [message.context_tokens for message in new.messages],
-                [message.created_at for message in new.messages],
-                [message.updated_at for message in new.messages],
-            )
+            for messages in _chunks(new.messages):
+                await _write_messages(connection, new.id, messages)
             items = [
                 (message.id, position, item) for message in new.messages for position, item in enumerate(message.items)
             ]
-            await connection.execute(
-                """
-                INSERT INTO context_items (session_id, message_id, position, body, token_count)
-                SELECT $1, i.message_id, i.position, i.body, i.token_count
-                FROM unnest($2::uuid[], $3::int[], $4::jsonb[], $5::int[])
-                    AS i (message_id, position, body, token_count)
-                """,
-                new.id,
-                [message_id for message_id, _, _ in items],
-                [position for _, position, _ in items],
-                [item.body for _, _, item in items],
-                [item.token_count for _, _, item in items],
-            )
+            for some in _chunks(items):
+                await _write_items(connection, new.id, some)
             summaries = [(one.id, one.summary, one.summary_tokens) for one in new.messages if one.summary is not None]
             await connection.executemany(
                 """
@@ -317,3 +295,54 @@ class TransferStore:
             )
         assert row is not None
         return record(SessionRecord, row)
+
+
+def _chunks(whole: Sequence[T]) -> Iterator[Sequence[T]]:
+    """A few at a time: the driver puts all that it is given into one message without a pause for anybody."""
+    for start in range(0, len(whole), _WRITTEN_AT_ONCE):
+        yield whole[start : start + _WRITTEN_AT_ONCE]
+
+
+async def _write_messages(
+    connection: "PooledConnection", session_id: SessionId, messages: Sequence[NewMessage]
+) -> None:
+    await connection.execute(
+        """
+        INSERT INTO messages (id, session_id, parent_id, role, content, parts, token_count, finish_reason,
+                              provider, model, metadata, created_at, updated_at, context_tokens, stopped_by)
+        SELECT m.id, $1, m.parent_id, given ->> 'role', given ->> 'content', given -> 'parts', m.token_count,
+               given ->> 'finish_reason', given ->> 'provider', given ->> 'model', given -> 'metadata',
+               m.created_at, m.updated_at, m.context_tokens, given ->> 'stopped_by'
+        FROM unnest($2::uuid[], $3::uuid[], $4::jsonb[], $5::int[], $6::int[], $7::timestamptz[],
+                    $8::timestamptz[])
+            AS m (id, parent_id, given, token_count, context_tokens, created_at, updated_at)
+        """,
+        session_id,
+        [message.id for message in messages],
+        [message.parent_id for message in messages],
+        [dict(message.fields) for message in messages],
+        [message.token_count for message in messages],
+        [message.context_tokens for message in messages],
+        [message.created_at for message in messages],
+        [message.updated_at for message in messages],
+    )
+
+
+async def _write_items(
+    connection: "PooledConnection",
+    session_id: SessionId,
+    items: Sequence[tuple[MessageId, int, ContextItemRecord]],
+) -> None:
+    await connection.execute(
+        """
+        INSERT INTO context_items (session_id, message_id, position, body, token_count)
+        SELECT $1, i.message_id, i.position, i.body, i.token_count
+        FROM unnest($2::uuid[], $3::int[], $4::jsonb[], $5::int[])
+            AS i (message_id, position, body, token_count)
+        """,
+        session_id,
+        [message_id for message_id, _, _ in items],
+        [position for _, position, _ in items],
+        [item.body for _, _, item in items],
+        [item.token_count for _, _, item in items],
+    )
