@@ -45,6 +45,7 @@ from db.stores.sessions import SessionStore
 from db.stores.steering import SteeringStore
 from db.stores.tool_calls import ToolCallStore
 from db.stores.transfer import TransferStore
+from db.stores.users import UserStore
 from services.audit import AuditLog
 from services.casting import CastingOffice
 from services.chat import ChatLimits, ChatService
@@ -193,7 +194,7 @@ async def open_services(
         pending_characters=settings.journal.pending_bytes,
     )
     files = await _open_files(settings, database, tokens, audit, stack)
-    casting = CastingOffice(sessions, personas, saved.directory)
+    casting = CastingOffice(sessions, personas, UserStore(database), saved.directory)
     prompts = await open_prompts(database, saved.directory, tokens, casting, settings.sandbox, stack)
     context = ContextStore(database)
     calibrations = Calibrations(CalibrationStore(database))

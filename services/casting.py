@@ -9,12 +9,13 @@ from db.ids import MessageId, PersonaId, SessionId, UserId
 from db.records import PersonaRecord, RunRecord
 from db.stores.personas import PersonaStore
 from db.stores.sessions import SessionStore
+from db.stores.users import UserStore
 from services.connections.directory import ConnectionDirectory
 from services.errors import NotFound, ProviderError, no_session
 from services.providers.base import Provider
 
-_USER_NAME = "You"
-"""What the one owner is called while there are no accounts."""
+_NOBODY = ("You", "UTC")
+"""Name and time zone, should the user be gone in this moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Casting:
     """Whether the session has no title, and nobody has said that it should have none."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """The `tools` fields of the session and the persona; the session's goes before."""
+    timezone: str = "UTC"
+    """The user's, for what scripts say of the time."""
 
     @property
     def persona_id(self) -> PersonaId | None:
@@ -46,9 +49,12 @@ class Casting:
 class CastingOffice:
     """Finds who answers."""
 
-    def __init__(self, sessions: SessionStore, personas: PersonaStore, connections: ConnectionDirectory) -> None:
+    def __init__(
+        self, sessions: SessionStore, personas: PersonaStore, users: UserStore, connections: ConnectionDirectory
+    ) -> None:
         self._sessions = sessions
         self._personas = personas
+        self._users = users
         self._connections = connections
 
     async def cast(self, record: RunRecord) -> Casting:
@@ -69,15 +75,17 @@ class CastingOffice:
         # A model belongs to its connection: whoever names a connection leaves the less specific models aside.
         connection, model = _first_named(words)
         provider = await self._connections.get(record.owner_id, connection)
+        name, timezone = await self._user(record.owner_id)
         return Casting(
             persona,
             session.title,
-            _USER_NAME,
+            name,
             provider,
             await self._connections.model_for(provider, model),
             {**(persona.controls if persona else {}), **session.controls, **asked["controls"]},
             session.title is None and not session.title_is_given,
             (session.tools, *([persona.tools] if persona else [])),
+            timezone,
         )
 
     async def rehearse(
@@ -101,8 +109,13 @@ class CastingOffice:
             model = await self._connections.model_for(provider, model)
         except ProviderError:
             model = ""
-        casting = Casting(persona, session and session.title, _USER_NAME, provider, model, {})
+        name, timezone = await self._user(owner_id)
+        casting = Casting(persona, session and session.title, name, provider, model, {}, timezone=timezone)
         return casting, session and session.active_leaf_id
+
+    async def _user(self, user_id: UserId) -> tuple[str, str]:
+        user = await self._users.get(user_id)
+        return _NOBODY if user is None else (user.display_name, user.timezone or "UTC")
 
 
 def _first_named(words: Sequence[Mapping[str, Any]]) -> tuple[str | None, str | None]:

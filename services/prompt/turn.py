@@ -249,7 +249,14 @@ class Turn:
         limits = replace(self._limits, timeout_ms=module.timeout_ms or standard)
         hurry = self._hurries[module.name]
         try:
-            return await self._sandbox.run(module.script, self._host_for(sight), limits, may_use_ai=True, hurry=hurry)
+            return await self._sandbox.run(
+                module.script,
+                self._host_for(sight),
+                limits,
+                may_use_ai=True,
+                timezone=self.facts.casting.timezone,
+                hurry=hurry,
+            )
         except InterpreterMissing as missing:  # that costs the words of scripts, and nobody a reply
             error = ScriptError(type(missing).__name__, missing.message)
             return ScriptResult(outputs={}, printed="", logs=(), calls=0, error=error, duration_ms=0)
