@@ -196,8 +196,7 @@ async def open_services(
     files = await _open_files(settings, database, tokens, audit, stack)
     casting = CastingOffice(sessions, personas, UserStore(database), saved.directory)
     prompts = await open_prompts(database, saved.directory, tokens, casting, settings.sandbox, stack)
-    context = ContextStore(database)
-    calibrations = Calibrations(CalibrationStore(database))
+    context, calibrations = ContextStore(database), Calibrations(CalibrationStore(database))
     compactor = Compactor(context, tokens, providers, journal, _summary_settings(settings))
     replica_id = ReplicaId(new_id())
     afterwork = Afterwork(
@@ -231,9 +230,17 @@ async def open_services(
         reply_bytes=settings.limits.reply_bytes,
         heard=access.heard,
     )
+    bookkeeping = await open_bookkeeping(settings, database, replica_id, stack)
     attachments = Attachments(files, tokens, tokens_each=settings.context.file_tokens)
     conversations = Conversations(
-        context, SteeringStore(database), tokens, compactor, calibrations, _context_limits(settings), attachments
+        context,
+        SteeringStore(database),
+        tokens,
+        compactor,
+        calibrations,
+        _context_limits(settings),
+        attachments,
+        bookkeeping.quota,
     )
     tooling = make_tooling(settings, database, pool, prompts.on_demand, conversations, tokens, decisions, files)
     inbox = Inbox(
@@ -247,6 +254,7 @@ async def open_services(
         connections=saved.directory,
         tokens=tokens,
         limits=_inbox_limits(settings),
+        quota=bookkeeping.quota,
     )
     chat = ChatService(
         inbox=inbox,
@@ -338,7 +346,7 @@ async def open_services(
         tool_servers=pool,
         engine=engine,
         afterwork=afterwork,
-        bookkeeping=await open_bookkeeping(settings, database, replica_id, stack),
+        bookkeeping=bookkeeping,
         connections=sockets,
         streams=EventStreams(access.rights, stall_seconds=settings.timeouts.stall),
         access=access,

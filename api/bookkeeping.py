@@ -7,7 +7,10 @@ from api.settings import Settings
 from db.ids import ReplicaId
 from db.pool import Database
 from db.stores.idempotency import IdempotencyStore
+from db.stores.usage import UsageStore
 from services.idempotency import Idempotency
+from services.usage.quota import Quota
+from services.usage.reports import UsageReports
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +18,8 @@ class Bookkeeping:
     """What routes are given of it."""
 
     idempotency: Idempotency
+    quota: Quota
+    usage: UsageReports
 
 
 async def open_bookkeeping(
@@ -23,4 +28,6 @@ async def open_bookkeeping(
     """All of it, at work until `stack` is closed."""
     idempotency = Idempotency(IdempotencyStore(database, lease_seconds=settings.timeouts.lease), replica_id)
     await stack.enter_async_context(idempotency.running())
-    return Bookkeeping(idempotency)
+    store = UsageStore(database)
+    quota = Quota(store, tokens_per_day=settings.limits.tokens_per_user_day)
+    return Bookkeeping(idempotency, quota, UsageReports(store, quota))

@@ -54,6 +54,7 @@ from services.sessions import SessionService
 from services.templates import TemplateService
 from services.tools.approvals import ApprovalService
 from services.tools.toolbox import Toolbox
+from services.usage.reports import UsageReports
 from websocket.authentication import Door
 from websocket.manager import ConnectionManager
 
@@ -63,6 +64,10 @@ __all__ = ["Administrator", "ChattingCaller", "ChattingUser", "CurrentCaller", "
 
 def _idempotency(connection: HTTPConnection) -> Idempotency:
     return services_of(connection).bookkeeping.idempotency
+
+
+def _reports(connection: HTTPConnection) -> UsageReports:
+    return services_of(connection).bookkeeping.usage
 
 
 def _settings(connection: HTTPConnection) -> Settings:
@@ -214,6 +219,7 @@ def _streams(connection: HTTPConnection) -> EventStreams:
 
 
 Audit = Annotated[AuditLog, Depends(_audit)]
+Reports = Annotated[UsageReports, Depends(_reports)]
 Idempotent = Annotated[Idempotency, Depends(_idempotency)]
 CurrentSettings = Annotated[Settings, Depends(_settings)]
 UserRegistration = Annotated[Registration, Depends(_registration)]
@@ -251,6 +257,14 @@ Health = Annotated[HealthService, Depends(_health)]
 ModelServers = Annotated[Providers, Depends(_providers)]
 Connections = Annotated[SavedConnections, Depends(_saved_connections)]
 ToolServers = Annotated[McpPool, Depends(_tool_servers)]
+
+
+async def _within_quota(connection: HTTPConnection, user: CurrentUser) -> None:
+    await services_of(connection).bookkeeping.quota.check(user)
+
+
+WithinQuota = Depends(_within_quota)
+"""For routes that ask models on the side: not for whoever has used up the tokens of the day."""
 
 
 async def _until_sent() -> AsyncGenerator[AsyncExitStack, None]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -34,6 +34,8 @@ class Limits(SettingGroup):
     """API keys that one user may have."""
     runs_per_user: PositiveInt = 100
     """Replies of one user that may be in the making at once."""
+    tokens_per_user_day: NonNegativeInt = 0
+    """Tokens that one user may use from midnight to midnight UTC; 0 is as many as they like."""
     queued_per_session: PositiveInt = 20
     """Messages that may wait in a session for the reply before them."""
     body_bytes: PositiveInt = 1_048_576

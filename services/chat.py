@@ -15,7 +15,6 @@ from db.stores.events import EventStore
 from db.stores.runs import Ending, NewReply, RunStore
 from services.agent.agent import Agent, Tool
 from services.agent.runner import Runner, RunnerResult
-from services.agent.types import total
 from services.casting import Casting, CastingOffice
 from services.context.tokens import TokenCounter
 from services.conversation.opening import Conversations
@@ -46,6 +45,7 @@ from services.runs.tasks import whatever_happens
 from services.telemetry.meters import ModelMeter
 from services.tools.books import CallBooks, is_paused
 from services.tools.toolbox import Toolbox
+from services.usage.counting import spent_by
 
 _log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class ChatService:
         specs = [tool.spec for tool in tools]
         conversation = await self._conversations.open(run, casting, prompt.text, specs)
         result = await self._reply(run, casting, prompt.text, tools, conversation, known)
-        return Outcome(result.reason, total(result.usage, run.spent))
+        return Outcome(result.reason, run.usage)
 
     async def _see_through(self, run: ActiveRun, work: Coroutine[Any, Any, Outcome]) -> None:
         try:
@@ -168,11 +168,11 @@ class ChatService:
                 run.clock.start(limit)
                 outcome = await work
         except asyncio.CancelledError:
-            outcome = Outcome("interrupted", run.spent)
+            outcome = Outcome("interrupted", run.usage)
         except Exception as error:  # noqa: BLE001 - the border of the run's task
             # What breaks while the work is being stopped is part of stopping it.
-            stopped = Outcome("interrupted", run.spent)
-            outcome = stopped if run.interrupt else Outcome("error", run.spent, error=in_our_words(error))
+            stopped = Outcome("interrupted", run.usage)
+            outcome = stopped if run.interrupt else Outcome("error", run.usage, error=in_our_words(error))
         if not run.is_lost:
             await self._close(run, outcome)
 
@@ -191,7 +191,7 @@ class ChatService:
             return
         await self._conversations.resume(run)
         run.stop_recovered()
-        await self._close(run, Outcome("interrupted"))
+        await self._close(run, Outcome("interrupted", run.usage))
 
     async def _go_on(self, run: ActiveRun, calls: Sequence[ToolCallRecord]) -> Outcome:
         casting = await self._casting.cast(run.record)
@@ -257,6 +257,7 @@ class ChatService:
             post_response,
             self._afterwork.jobs_after(run) if outcome.is_good else (),
             run.context and asdict(run.context),
+            spent_by(run, outcome),
         )
         await self._engine.close(run, ending)
 

@@ -104,6 +104,12 @@ class TooManyRequests(CallerError):
     retryable = True
 
 
+class QuotaExceeded(TooManyRequests):
+    """The tokens of today are used up."""
+
+    code = "quota_exceeded"
+
+
 class UnknownProvider(CallerError):
     """No connection has that name."""
 

@@ -24,7 +24,16 @@ from db.stores.personas import PersonaStore
 from db.stores.runs import RunStore
 from services.connections.directory import ConnectionDirectory
 from services.context.tokens import TokenCounter
-from services.errors import Conflict, InvalidRequest, NotFound, SessionBusy, ShuttingDown, TooManyRequests, no_session
+from services.errors import (
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    QuotaExceeded,
+    SessionBusy,
+    ShuttingDown,
+    TooManyRequests,
+    no_session,
+)
 from services.files.attachments import Attachments
 from services.prompt.facts import mentions
 from services.providers.controls import validate_controls
@@ -33,6 +42,7 @@ from services.runs.engine import RunEngine
 from services.runs.events import MessageAccepted, encode, timestamp
 from services.runs.journal import Journal
 from services.runs.retry import until_answered
+from services.usage.quota import Quota
 
 _ACCEPT_ATTEMPTS = 6
 """About a second of waiting: longer than a restart of a small database, shorter than a person's patience."""
@@ -84,6 +94,7 @@ class Inbox:
         connections: ConnectionDirectory,
         tokens: TokenCounter,
         limits: InboxLimits,
+        quota: Quota,
     ) -> None:
         self._questions = questions
         self._attachments = attachments
@@ -95,6 +106,7 @@ class Inbox:
         self._connections = connections
         self._tokens = tokens
         self._limits = limits
+        self._quota = quota
 
     async def take(self, owner_id: UserId, session_id: SessionId, send: Send | Regenerate) -> Accepted:
         """Store a message and the run that is to answer it, and tell the session's readers.
@@ -104,6 +116,12 @@ class Inbox:
         if isinstance(send, Regenerate):
             send = _once_more(send, await self._questions.find(owner_id, session_id, send))
         send = await self.checked(owner_id, send)
+        try:
+            await self._quota.check(owner_id)
+        except QuotaExceeded:
+            if known := await self._taken_before(owner_id, session_id, send):
+                return known
+            raise
         self._check_room(owner_id, session_id)
         if send.replaces is not None:
             await self._questions.check(owner_id, session_id, send.replaces)

@@ -21,6 +21,7 @@ from api.routes import (
     service,
     templates,
     transfer,
+    usage,
     users,
 )
 from api.routes.sessions import conversations_router, sessions_router
@@ -45,6 +46,7 @@ routers: tuple[APIRouter, ...] = (
     runs.router,
     connections.router,
     service.router,
+    usage.router,
     audit.router,
     documents.router,
 )

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends
 
-from api.dependencies import Contexts, CurrentUser, takes_json
+from api.dependencies import Contexts, CurrentUser, WithinQuota, takes_json
 from api.routes.responses import problems
 from api.routing import StrictRoute
 from api.schemas.context import Context, Summarized
@@ -21,7 +21,12 @@ async def get_context(session_id: UUID, user: CurrentUser, contexts: Contexts) -
     return Context.of(session_id, await contexts.describe(user, SessionId(session_id)))
 
 
-@router.post("/summarize", operation_id="summarizeSession", responses=problems(404, 409, 502, changes=True))
+@router.post(
+    "/summarize",
+    operation_id="summarizeSession",
+    responses=problems(404, 409, 429, 502, changes=True),
+    dependencies=[WithinQuota],
+)
 async def summarize(session_id: UUID, user: CurrentUser, contexts: Contexts) -> Summarized:
     """Put a summary in the place of all but the newest messages; the history keeps them all."""
     return Summarized.of(await contexts.summarize(user, SessionId(session_id)))

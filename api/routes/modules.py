@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from api.dependencies import CurrentUser, ExpectedVersion, Lab, Modules, takes_json
+from api.dependencies import CurrentUser, ExpectedVersion, Lab, Modules, WithinQuota, takes_json
 from api.routes.responses import problems
 from api.routing import Once, StrictRoute
 from api.schemas.lab import ScriptTrial, TriedScript
@@ -62,7 +62,12 @@ async def analyze_script(body: ScriptSource, user: CurrentUser, modules: Modules
     return ScriptFindings.of(await modules.analyse(body.script))
 
 
-@router.post("/test-script", operation_id="testScript", responses=problems(404, 429, 504, changes=True))
+@router.post(
+    "/test-script",
+    operation_id="testScript",
+    responses=problems(404, 429, 504, changes=True),
+    dependencies=[WithinQuota],
+)
 async def test_script(body: ScriptTrial, user: CurrentUser, lab: Lab) -> TriedScript:
     """Run a script as a turn would, and say what it did. Nothing is stored."""
     return TriedScript.of(await lab.try_script(body.script, body.content, body.scene(user), run_ai=body.run_ai))

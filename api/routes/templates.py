@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from api.dependencies import CurrentUser, Lab, Templates, takes_json
+from api.dependencies import CurrentUser, Lab, Templates, WithinQuota, takes_json
 from api.routes.responses import problems
 from api.routing import StrictRoute
 from api.schemas.lab import ResolvedTemplate, TemplateTrial
@@ -24,7 +24,12 @@ async def validate_template(body: TemplateSource, user: CurrentUser, templates: 
     return TemplateFindings.of(await templates.validate(user, body.template, inside=body.inside))
 
 
-@router.post("/resolve", operation_id="resolveTemplate", responses=problems(404, 429, 504, changes=True))
+@router.post(
+    "/resolve",
+    operation_id="resolveTemplate",
+    responses=problems(404, 429, 504, changes=True),
+    dependencies=[WithinQuota],
+)
 async def resolve_template(body: TemplateTrial, user: CurrentUser, lab: Lab) -> ResolvedTemplate:
     """Make the system prompt of a turn out of a template, and say how it came about. Nothing is stored."""
     return ResolvedTemplate.of(

@@ -1,6 +1,6 @@
 """Layer 1: what the model is told of a session, read from its newest message backwards."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -127,11 +127,17 @@ class ContextStore:
         return records(ContextItemRecord, rows)
 
     async def add(
-        self, claimed: Claimed, message_id: MessageId, position: int, items: Sequence[ContextItemRecord]
+        self,
+        claimed: Claimed,
+        message_id: MessageId,
+        position: int,
+        items: Sequence[ContextItemRecord],
+        usage: Mapping[str, Any] | None = None,
     ) -> bool:
         """Store items of a running reply from `position` on; False, and nothing stored, if the lease is void.
 
-        Doing it again after an unanswered commit changes nothing and answers the same.
+        `usage` is what the run has cost so far, for whoever may have to go on with it. Doing it again after an
+        unanswered commit changes nothing and answers the same.
         """
         async with self._database.connection() as connection:
             return await connection.fetchval(
@@ -144,6 +150,8 @@ class ContextStore:
                     FROM mine
                     CROSS JOIN unnest($6::jsonb[], $7::int[]) WITH ORDINALITY AS i (body, token_count, ordinal)
                     ON CONFLICT DO NOTHING
+                ), spent AS (
+                    UPDATE runs SET usage = $8 FROM mine WHERE runs.id = $2 AND $8::jsonb IS NOT NULL
                 )
                 SELECT EXISTS (SELECT FROM mine)
                 """,
@@ -154,6 +162,7 @@ class ContextStore:
                 position,
                 [item.body for item in items],
                 [item.token_count for item in items],
+                usage,
             )
 
     async def put_summary(self, new: NewSummary, *, version: int, event: NewEvent | None) -> int | None:

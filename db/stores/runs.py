@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from db.ids import MessageId, RunId, SessionId, UserId
+from db.ids import MessageId, PersonaId, RunId, SessionId, UserId
 from db.pool import Database
 from db.records import MessageRecord, RunRecord
 from db.stores.branches import newest_leaf
@@ -35,11 +35,27 @@ class NewReply:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """Tokens that a run has cost: those that its model's server counted, and our estimate of what it told nothing of.
+
+    `connection` and `model` are those that answered, as far as it came to that.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    thinking_tokens: int
+    estimated_tokens: int
+    connection: str | None
+    model: str | None
+    persona_id: PersonaId | None
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """How a run ended, with the events that say so.
 
-    With `post_response` there is more to be told of it later; `jobs` are what the service does for itself then.
-    `context` tells what filled the model's window.
+    `spent` is what it has cost, as it is counted. With `post_response` there is more to be told of it later; `jobs` are
+    what the service does for itself then. `context` tells what filled the model's window.
     """
 
     events: Sequence[NewEvent]
@@ -51,6 +67,7 @@ class Ending:
     post_response: bool = False
     jobs: Sequence[str] = ()
     context: dict[str, Any] | None = None
+    spent: Spent | None = None
 
     @property
     def leaves_work(self) -> bool:
@@ -312,7 +329,7 @@ async def _end(
     None, and nothing written, if the lease is not held any more. With `unless_others_wait` also if a message waits
     in the session, or if something was written while the statement waited for the journal's row.
     """
-    reply = ending.reply
+    reply, spent = ending.reply, ending.spent
     return await connection.fetchval(
         """
         WITH seen AS (
@@ -334,6 +351,13 @@ async def _end(
                 timings = $10, reply_message_id = $11, last_seq = head.last_seq, context = $22
             FROM head WHERE r.id = $2
             RETURNING r.id, r.session_id, r.owner_id, r.first_seq
+        ), counted AS (
+            INSERT INTO usage_entries
+                (run_id, part, owner_id, session_id, persona_id, kind, connection, model, input_tokens, output_tokens,
+                 thinking_tokens, estimated_tokens)
+            SELECT id, 'reply', owner_id, session_id, $23, 'reply', $24, $25, $26, $27, $28, $29
+            FROM ended WHERE $26::bigint IS NOT NULL
+            ON CONFLICT DO NOTHING
         ), left_to_do AS (
             INSERT INTO post_responses (run_id, session_id, owner_id, position, jobs, is_told)
             SELECT id, session_id, owner_id, first_seq, $21, NOT $18 FROM ended
@@ -383,6 +407,13 @@ async def _end(
         reply and reply.stopped_by,
         list(ending.jobs),
         ending.context,
+        spent and spent.persona_id,
+        spent and spent.connection,
+        spent and spent.model,
+        spent and spent.input_tokens,
+        spent and spent.output_tokens,
+        spent and spent.thinking_tokens,
+        spent and spent.estimated_tokens,
     )
 
 

@@ -20,6 +20,7 @@ from services.conversation.running import RunConversation, counted
 from services.files.attachments import Attachments
 from services.runs.active import ActiveRun
 from services.runs.retry import until_answered
+from services.usage.quota import Quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Conversations:
         calibrations: Calibrations,
         limits: ContextLimits,
         attachments: Attachments,
+        quota: Quota,
     ) -> None:
         self._store = store
         self._steering = steering
@@ -52,6 +54,7 @@ class Conversations:
         self._tool_costs = ToolCosts(tokens)
         self._limits = limits
         self._attachments = attachments
+        self._quota = quota
 
     async def open(
         self, run: ActiveRun, casting: Casting, prompt: str, tools: Sequence[ToolSpec] = ()
@@ -120,4 +123,6 @@ class Conversations:
             overhead=MESSAGE_OVERHEAD,
         )
         learn = partial(self._calibrations.learn, run.record.owner_id, casting)
-        return RunConversation(self._store, self._steering, self._tokens, self._attachments, run, room, stretch, learn)
+        return RunConversation(
+            self._store, self._steering, self._tokens, self._attachments, run, room, stretch, learn, self._quota
+        )

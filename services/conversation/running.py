@@ -24,12 +24,14 @@ from services.context.room import Room
 from services.context.summaries import summary_item
 from services.context.tokens import MESSAGE_OVERHEAD, TokenCounter
 from services.context.window import DoesNotFit, Window, fit
+from services.ending import usage_counts
 from services.errors import ContextTooLong, LeaseLost
 from services.files.attachments import Attachments
 from services.providers.text import clean_text
 from services.runs.active import ActiveRun
 from services.runs.events import ContextUsage, MessageTaken
 from services.runs.retry import until_answered
+from services.usage.quota import Quota
 
 _SHRINK = 0.75
 """What is still given after a server has said that it was too much."""
@@ -48,6 +50,7 @@ class RunConversation:
         room: Room,
         stretch: Stretch,
         learn: Callable[[int, int], Awaitable[None]],
+        quota: Quota,
     ) -> None:
         self._store = store
         self._steering = steering
@@ -56,6 +59,7 @@ class RunConversation:
         self._run = run
         self._room = room
         self._learn = learn
+        self._quota = quota
         self._is_whole = stretch.is_whole
         self._summary = summary_item(stretch.summary) if stretch.summary else None
         self._groups: Sequence[Group] = groups_of(stretch.messages)
@@ -75,10 +79,12 @@ class RunConversation:
     async def window(self) -> Given:
         """What fits: the newest of what was said before, and all of the reply, with what the user has said meanwhile.
 
-        Raises `ContextTooLong`, and `LeaseLost`, and the run is lost, if it is another's by now.
+        Raises `ContextTooLong`, `QuotaExceeded`, and `LeaseLost`, and the run is lost, if it is another's by now.
         """
+        await self._quota.check(self._run.record.owner_id, under_way=self._run.usage)
         await self._take_steered()
         self._given = self.fitted()
+        self._run.ask(self._given.tokens)
         record = self._run.record
         messages = await self._attachments.tell(record.owner_id, record.session_id, self._given.items)
         return Given(messages, self._room.told(self._given.reserve))
@@ -89,7 +95,8 @@ class RunConversation:
         message_id, position = self._run.draft.message_id, len(self._reply)
         assert message_id is not None, "nothing is said in a run before its reply has begun"
         stored = [encode(item) for item in items]
-        kept = await until_answered(lambda: self._store.add(self._run.claimed, message_id, position, stored))
+        usage = dict(usage_counts(self._run.usage))
+        kept = await until_answered(lambda: self._store.add(self._run.claimed, message_id, position, stored, usage))
         if not kept:
             self._run.lose()
             raise LeaseLost
@@ -107,6 +114,7 @@ class RunConversation:
 
     async def measured(self, usage: Usage) -> None:
         """Take what the model's server has counted: the windows of later runs follow it."""
+        self._run.count(usage)
         # Files cost the most that they could, so they would teach what is not so.
         if self._given is not None and not any(item.files for item in self._given.items):
             await self._learn(self._given.tokens, usage.input_tokens)

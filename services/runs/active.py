@@ -64,6 +64,10 @@ class ActiveRun:
         self.in_context: int | None = None
         """How many characters of the reply's text stand in the context as items; None: it has no items."""
         self.clock = RunClock()
+        self.answered = _known(claimed.run.usage)
+        """What the model's server has counted of the reply's calls; whoever had it before has left what it was."""
+        self.unmeasured = 0
+        """Tokens that the model was given and its server has not told of (yet)."""
         self.spent: Usage | None = None
         """What was asked of models beside the reply itself."""
         self.context: ContextUsage | None = None
@@ -75,6 +79,7 @@ class ActiveRun:
         self._task: asyncio.Task[None] | None = None
         self._storing: asyncio.Task[None] | None = None
         self._has_begun = False
+        self._asked = 0
 
     @property
     def record(self) -> RunRecord:
@@ -162,6 +167,22 @@ class ActiveRun:
         """Wait until the journal has caught up."""
         await self.log.room()
 
+    @property
+    def usage(self) -> Usage | None:
+        """All that servers have counted for this run."""
+        return total(self.answered, self.spent)
+
+    def ask(self, tokens: int) -> None:
+        """Note that the model is given so many tokens."""
+        self.unmeasured += tokens
+        self._asked = tokens
+
+    def count(self, usage: Usage) -> None:
+        """Count what the model's server has told of the newest call."""
+        self.unmeasured -= self._asked
+        self._asked = 0
+        self.answered = total(self.answered, usage)
+
     def spend(self, usage: Usage | None) -> None:
         """Count what was asked of a model on the side."""
         self.spent = total(self.spent, usage)
@@ -224,6 +245,12 @@ class ActiveRun:
         if self.first_delta_at is not None:
             timings["first_delta_ms"] = round((self.first_delta_at - self.started_at) * 1000)
         return timings
+
+
+def _known(usage: Mapping[str, int | None] | None) -> Usage | None:
+    if usage is None or usage.get("input_tokens") is None:
+        return None
+    return Usage(*(usage.get(name) or 0 for name in ("input_tokens", "output_tokens", "thinking_tokens")))
 
 
 async def _logged(work: Coroutine[Any, Any, None]) -> None:

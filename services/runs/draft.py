@@ -30,6 +30,7 @@ class Draft:
 
     def __init__(self) -> None:
         self.message_id: MessageId | None = None
+        self.persona_id: UUID | None = None
         self.provider: str | None = None
         self.model: str | None = None
         self.size = 0
@@ -54,7 +55,7 @@ class Draft:
             self._add_delta(_PART_OF[type(event)], event.delta)
         elif isinstance(event, AssistantStart):
             self.message_id = MessageId(event.message_id)
-            self.provider, self.model = event.provider, event.model
+            self.persona_id, self.provider, self.model = event.persona_id, event.provider, event.model
         elif isinstance(event, MessageTaken):
             self._add_part({"type": "user_message", "message_id": str(event.message_id)})
         elif isinstance(event, ToolStart | ApprovalRequired):

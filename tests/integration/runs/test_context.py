@@ -14,6 +14,7 @@ from db.stores.calibrations import CalibrationStore
 from db.stores.context import ContextStore
 from db.stores.events import EventStore
 from db.stores.steering import SteeringStore
+from db.stores.usage import UsageStore
 from services.agent.types import ChatMessage, ToolCall, ToolCallMessage, ToolResultMessage
 from services.casting import Casting
 from services.context.items import BROKEN_OFF_NOTE, INTERRUPTED_NOTE, Item, encode
@@ -29,6 +30,7 @@ from services.runs.active import ActiveRun
 from services.runs.feed import Feeds
 from services.runs.journal import Journal
 from services.telemetry.meters import Meters
+from services.usage.quota import Quota
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Hang, Status, Text
 from tests.fakes.strict import complaints_about
@@ -71,6 +73,7 @@ def conversations_over(database: Database, services: Services) -> Conversations:
         Calibrations(CalibrationStore(database)),
         ContextLimits(8192, 512, 0.8),
         Attachments(services.files, tokens, tokens_each=100),
+        Quota(UsageStore(database), tokens_per_day=0),
     )
 
 

@@ -7,7 +7,7 @@ import asyncpg
 import httpx2
 
 from db.ids import new_id
-from tests.fakes.script import Text, call
+from tests.fakes.script import Text, Tokens, call
 from tests.fakes.strict import StrictOpenAIFake
 from tests.integration.sockets.client import Event, Socket, one, text_of, types_of
 from tests.integration.tools.conftest import Bench, service_with
@@ -331,3 +331,22 @@ async def test_a_run_that_waits_after_a_restart_can_be_stopped(
         assert one(await socket.until("assistant_end"), "interrupted")["phase"] == "tool"
         assert text_of(await socket.until("assistant_end")) == "Done."
     assert ledger.lines == []
+
+
+async def test_what_a_run_had_cost_before_it_waited_counts(
+    database_url: str, model: StrictOpenAIFake, ledger: Ledger
+) -> None:
+    async with service_with(database_url, model, ledger) as bench:
+        session_id, socket = await bench.socket()
+        model.script(Text("Well. "), call(0, "ledger__remove", {"text": "old"}, id="old"), Tokens(100, 10))
+        model.script(Text("Done."), Tokens(200, 20))
+        await asked(socket)
+    async with service_with(database_url, model, ledger) as bench:
+        socket = await bench.client.open(session_id, "after=0")
+        await socket.expect("approval_required")
+        await socket.send("approve", tool_call_id="old", decision="approve")
+        ended = one(await socket.until("assistant_end"), "assistant_end")
+
+        assert (ended["usage"]["input_tokens"], ended["usage"]["output_tokens"]) == (300, 30)
+        total = (await bench.client.http.get("/api/usage")).json()["total"]
+        assert (total["input_tokens"], total["output_tokens"], total["estimated_tokens"]) == (300, 30, 0)
