@@ -165,9 +165,8 @@ class MultiplexedChannel:
     async def _start(self, data: ChatData) -> None:
         if len(self._followers) >= _CHATS_PER_SOCKET:
             raise InvalidRequest(f"At most {_CHATS_PER_SOCKET} chats run on one socket.")
-        send = await self._chat.checked(
-            self._owner_id, _as_send(data, self._caller)
-        )  # before a conversation is opened for it
+        # Before a conversation is opened for it.
+        send = await self._chat.checked(self._owner_id, _as_send(data, self._caller))
         session_id = await self._conversation(data)
         accepted = await self._chat.send(self._owner_id, session_id, send)
         task = asyncio.create_task(self._follow(accepted.run))

@@ -78,6 +78,7 @@ async def test_a_chat_without_a_conversation_opens_one(client: Client, many: Dia
     assert [content for _, content in await client.said(start["conversation_id"])] == ["Hi", "Hello there."]
     again = await many.chat("More", conversation_id=start["conversation_id"])
     assert again["conversation_id"] == start["conversation_id"]
+    await many.of_chat(again["chat_session_id"])  # or it would ask the model of the next test
 
 
 async def test_two_chats_interleave_and_can_be_told_apart(client: Client, model: OpenAIFake, many: DialectSocket):
