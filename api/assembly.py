@@ -173,7 +173,7 @@ async def open_services(
     await providers.look_for_ollama()
     stack.push_async_callback(_cancel, asyncio.create_task(providers.warm()))
 
-    saved = await open_connections(settings, database, providers, secrets, stack)
+    saved = await open_connections(settings, database, providers, secrets, audit, stack)
 
     pool = make_pool(settings)
     await stack.enter_async_context(pool.running())

@@ -10,6 +10,7 @@ from db.pool import Database
 from db.records import ConnectionRecord
 from db.stores.connections import ConnectionStore
 from services.accounts.secrets import SecretKeys
+from services.audit import AuditLog
 from services.connections.addresses import LOOPBACK, AddressRules, Gatekeeper
 from services.connections.clients import ClientPool
 from services.connections.directory import ConnectionDirectory
@@ -31,7 +32,12 @@ class SavedConnections:
 
 
 async def open_connections(
-    settings: Settings, database: Database, environment: Providers, secrets: SecretKeys, stack: AsyncExitStack
+    settings: Settings,
+    database: Database,
+    environment: Providers,
+    secrets: SecretKeys,
+    audit: AuditLog,
+    stack: AsyncExitStack,
 ) -> SavedConnections:
     """All on one pool of clients, which `stack` closes."""
     store, vault = ConnectionStore(database), KeyVault(secrets.derive(PURPOSE))
@@ -47,7 +53,9 @@ async def open_connections(
     directory = ConnectionDirectory(environment, store, clients)
     trial_limits = TrialLimits(per_minute=settings.limits.connection_tests_per_minute)
     return SavedConnections(
-        ConnectionService(store, environment, vault, gatekeeper.rules, most=settings.limits.saved_connections_per_user),
+        ConnectionService(
+            store, environment, vault, gatekeeper.rules, audit, most=settings.limits.saved_connections_per_user
+        ),
         ConnectionTrials(directory, gatekeeper, timeouts, trial_limits),
         directory,
     )

@@ -11,6 +11,7 @@ from db.errors import DuplicateName
 from db.ids import ConnectionId, UserId, new_id
 from db.records import ConnectionRecord
 from db.stores.connections import ConnectionStore, TooManyConnections
+from services.audit import AuditLog
 from services.connections.addresses import AddressRules
 from services.connections.profile import Profile
 from services.connections.vault import KeyVault
@@ -42,13 +43,21 @@ class ConnectionService:
     """Keeps the connections of an owner. `reference` is always a name or an id."""
 
     def __init__(
-        self, store: ConnectionStore, environment: Providers, vault: KeyVault, rules: AddressRules, *, most: int
+        self,
+        store: ConnectionStore,
+        environment: Providers,
+        vault: KeyVault,
+        rules: AddressRules,
+        audit: AuditLog,
+        *,
+        most: int,
     ) -> None:
         """`most`: connections of one owner."""
         self._store = store
         self._environment = environment
         self._vault = vault
         self._rules = rules
+        self._audit = audit
         self._most = most
 
     async def create(self, owner_id: UserId, given: Mapping[str, Any]) -> ConnectionRecord:
@@ -60,11 +69,13 @@ class ConnectionService:
         key = checked.pop("api_key", None)
         new = self._checked(replace(_blank(ConnectionId(new_id()), owner_id), **checked))
         try:
-            return await self._store.create(self._sealed(new, key), most=self._most)
+            made = await self._store.create(self._sealed(new, key), most=self._most)
         except DuplicateName as taken:
             raise _name_is_taken() from taken
         except TooManyConnections as full:
             raise Conflict(f"You have saved {self._most} connections already: that is all that one may.") from full
+        await self._audit.note(owner_id, "connection.create", made.id, kind=made.kind, has_key=key is not None)
+        return made
 
     async def get(self, owner_id: UserId, reference: str) -> Connection:
         """One connection. Raises `NotFound`."""
@@ -109,6 +120,7 @@ class ConnectionService:
             except DuplicateName as taken:
                 raise _name_is_taken() from taken
             if stored is not None:
+                await self._audit.note(owner_id, "connection.change", stored.id, fields=", ".join(sorted(changes)))
                 return stored
         raise Conflict("Somebody else changes this connection at the same time: try again.")
 
@@ -123,6 +135,7 @@ class ConnectionService:
         if not await self._store.delete(current.id, owner_id, version=version):
             current = await self._saved(owner_id, reference)
             raise StaleVersion(version=current.version)
+        await self._audit.note(owner_id, "connection.delete", current.id)
 
     def _changed(self, current: ConnectionRecord, changes: Mapping[str, Any]) -> ConnectionRecord:
         given = dict(changes)
