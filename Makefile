@@ -20,7 +20,7 @@ RUNTIME := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/runtime.stamp)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run chat migrate backup verify restore secrets dev test check format bench soak interop env-example guide lock clean
+.PHONY: help setup run chat migrate backup verify restore rotate-keys secrets dev test check format bench soak interop env-example guide lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,9 @@ verify: $(RUNTIME) ## Read the backup FILE=... and say what it is
 
 restore: $(RUNTIME) ## Put the backup FILE=... back into an empty database; ARGS=--replace loses what is there
 	@$(PY) -m api restore "$(FILE)" $(ARGS)
+
+rotate-keys: $(RUNTIME) ## Seal saved keys of model servers with the newest secret, also beside a running service
+	@$(PY) -m api rotate-keys
 
 secrets: $(RUNTIME) ## Make the two secrets that docker-compose.yml asks for, unless they are there
 	@$(PY) -m api.compose_secrets

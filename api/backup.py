@@ -1,16 +1,12 @@
 """Backups as commands: `python -m api backup FILE`, `verify FILE`, `restore FILE`. Each gives lines to be printed."""
 
-import contextlib
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from api.settings import Settings
-from api.supervisor import database
+from api.supervisor import database, reached
 from api.version import service_version
-from db.binaries import find_binaries
-from db.embedded import EmbeddedPostgres
 from db.migrate import read_migrations
-from db.refusals import AlreadyRunning
 from services.backup.manifest import SECRET_KEY, Manifest
 from services.backup.restoring import restore, verify
 from services.backup.saving import save
@@ -26,7 +22,7 @@ _KEY_APART = (
 async def make_backup(settings: Settings, file: Path, *, with_secret_key: bool) -> Lines:
     """Write everything to `file`, beside a running service or without one."""
     key = settings.data_dir / SECRET_KEY
-    async with _reached(settings) as url:
+    async with reached(settings) as url:
         saved = await save(
             url,
             settings.data_dir,
@@ -55,16 +51,6 @@ async def restore_backup(settings: Settings, file: Path, *, replace: bool) -> Li
     yield f"Restored: {restored.rows} rows and {restored.files} files. Everybody signs in again."
     if not restored.manifest.has_secret_key:
         yield _KEY_APART.format(place=settings.data_dir / SECRET_KEY)
-
-
-@contextlib.asynccontextmanager
-async def _reached(settings: Settings) -> AsyncGenerator[str, None]:
-    """The database: that of a running service, or one that is started for as long as this takes."""
-    try:
-        async with database(settings) as at:
-            yield at.url
-    except AlreadyRunning:
-        yield EmbeddedPostgres(settings.data_dir / "postgres", find_binaries(settings.pg_bin)).dsn()
 
 
 def _described(file: Path, manifest: Manifest) -> str:

@@ -41,7 +41,12 @@ class Restore:
     replace: bool
 
 
-Command = Serve | Migrate | Backup | Verify | Restore
+@dataclass(frozen=True, slots=True)
+class RotateKeys:
+    """Seal what older secrets of the service have sealed with the newest, beside a running service or without one."""
+
+
+Command = Serve | Migrate | Backup | Verify | Restore | RotateKeys
 
 
 def parsed(arguments: Sequence[str]) -> Command:
@@ -56,6 +61,8 @@ def parsed(arguments: Sequence[str]) -> Command:
             return Backup(words.file, words.with_secret_key)
         case "verify":
             return Verify(words.file)
+        case "rotate-keys":
+            return RotateKeys()
         case _:
             return Restore(words.file, words.replace)
 
@@ -73,4 +80,5 @@ def _parser() -> argparse.ArgumentParser:
     restore = commands.add_parser("restore", help="put a backup back; the service must not run")
     restore.add_argument("file", type=Path, metavar="FILE")
     restore.add_argument("--replace", action="store_true", help="lose what is in the database now")
+    commands.add_parser("rotate-keys", help="seal saved keys with the newest secret, also beside a running service")
     return parser

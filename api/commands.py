@@ -8,11 +8,12 @@ from typing import assert_never
 
 from api.backup import Lines, make_backup, restore_backup, verify_backup
 from api.cautions import check_surroundings
-from api.command_line import Backup, Command, Migrate, Restore, Serve, Verify, parsed
+from api.command_line import Backup, Command, Migrate, Restore, RotateKeys, Serve, Verify, parsed
 from api.keys import secret_keys
 from api.known_secrets import known_secrets
 from api.listening import CannotListen
 from api.logs import set_up_logs
+from api.rotation import KeysLeft, rotate_keys
 from api.settings import BadSettings, Settings, load_settings
 from api.supervisor import migrate_only, migrations_missing, serve
 from api.tool_servers import tool_servers
@@ -25,7 +26,7 @@ try:
 except ImportError:  # not made for this system
     new_event_loop = None
 
-_CANNOT = (DatabaseNotReady, CannotListen, BadBackup)
+_CANNOT = (DatabaseNotReady, CannotListen, BadBackup, KeysLeft)
 
 _log = logging.getLogger(__name__)
 
@@ -41,8 +42,9 @@ def main(arguments: Sequence[str]) -> int:
         # Files that cannot be used are told of here, not in the middle of the start.
         servers = tool_servers(settings)
         cautions: list[str] = []
-        if command == Serve():
+        if isinstance(command, Serve | RotateKeys):
             secret_keys(settings)
+        if command == Serve():
             cautions = check_surroundings(settings)
     except BadSettings as problems:
         return _complain(f"Settings that cannot be used (from the environment or .env):\n{problems}", 2)
@@ -76,6 +78,8 @@ def _carried_out(command: Command, settings: Settings) -> Coroutine[object, obje
             return _printed(verify_backup(command.file))
         case Restore():
             return _printed(restore_backup(settings, command.file, replace=command.replace))
+        case RotateKeys():
+            return _printed(rotate_keys(settings))
         case _:
             assert_never(command)
 

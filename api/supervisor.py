@@ -18,7 +18,7 @@ from api.settings import Settings
 from db.binaries import find_binaries
 from db.embedded import EmbeddedPostgres
 from db.migrate import Migration, migrate, missing
-from db.refusals import DatabaseNotReady
+from db.refusals import AlreadyRunning, DatabaseNotReady
 from services.large_work import settle
 from websocket.transport import guarded
 
@@ -80,6 +80,16 @@ async def database(settings: Settings) -> AsyncGenerator[Database, None]:
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with EmbeddedPostgres(settings.data_dir / "postgres", find_binaries(settings.pg_bin)) as postgres:
         yield Database(postgres.dsn(), postgres.keep_running)
+
+
+@contextlib.asynccontextmanager
+async def reached(settings: Settings) -> AsyncGenerator[str, None]:
+    """The database: that of a running service, or one that is started for as long as this takes."""
+    try:
+        async with database(settings) as at:
+            yield at.url
+    except AlreadyRunning:
+        yield EmbeddedPostgres(settings.data_dir / "postgres", find_binaries(settings.pg_bin)).dsn()
 
 
 async def _somebody_else_does() -> None:
