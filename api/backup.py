@@ -33,7 +33,7 @@ async def make_backup(settings: Settings, file: Path, *, with_secret_key: bool) 
     yield _described(file, await verify(file))
     if saved.lost:
         yield f"{saved.lost} files were missing in {settings.data_dir} already; the backup names them."
-    if not with_secret_key:
+    if not (with_secret_key and key.exists()):
         yield _KEY_APART.format(place=key)
 
 

@@ -19,7 +19,8 @@ LogFormat = Literal["auto", "json", "console"]
 
 _OURS: Final = ("api", "websocket", "services", "db")
 # They write whole addresses and ids of other services' sessions, in which there may be keys; and whatever a tool server
-# sends that they do not understand, as often as it does. The pool of tool servers says what went wrong.
+# sends that they do not understand, as often as it does. The pool of tool servers says what went wrong. The pool of
+# connections tells of each attempt with a traceback while the database is away; whoever waits for it says enough.
 _QUIET: Final = {
     "httpx": logging.WARNING,
     "httpx2": logging.WARNING,
@@ -27,6 +28,7 @@ _QUIET: Final = {
     "openai": logging.WARNING,
     "mcp": logging.CRITICAL,
     "client": logging.CRITICAL,
+    "asyncpg.pool": logging.ERROR,
 }
 _OF_EVERY_RECORD: Final = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0))} | {

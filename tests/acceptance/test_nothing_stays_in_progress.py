@@ -125,7 +125,7 @@ DEEDS: list[Deed] = [
 async def test_after_all_kinds_of_use_nothing_is_left(database_url: str, model: Narrator, start: StartService) -> None:
     chance = random.Random(9)
     told(model)
-    services = [await start(database_url, TIMEOUTS__LEASE=2) for _ in range(2)]
+    services = [await start(database_url, TIMEOUTS__LEASE=5) for _ in range(2)]
     deeds = DEEDS * ROUNDS
     chance.shuffle(deeds)
 

@@ -204,3 +204,38 @@ async def test_a_service_waits_for_a_database_that_is_starting_too(
     await durable_postgres.start()
     service = await starting
     assert (await service.request("GET", "/readyz"))["status"] == "ready"
+
+
+async def test_nobody_is_signed_out_by_an_outage(durable_postgres: DurablePostgres, start: StartService) -> None:
+    service = await start(durable_postgres.url, AUTH_MODE="accounts", PASSWORDS__MEMORY_KIB=64)
+    account = {"email": "ada@example.org", "password": "correct horse battery staple"}
+    async with httpx2.AsyncClient(base_url=service.address, timeout=60) as http:
+        signed_in = (await http.post("/api/auth/register", json=account)).raise_for_status().json()
+        http.cookies.clear()
+        token, refresh = signed_in["access_token"], {"refresh_token": signed_in["refresh_token"]}
+        bearer = {"authorization": f"Bearer {token}"}
+        session = (await http.post("/api/sessions", json={}, headers=bearer)).raise_for_status().json()["id"]
+        socket_address = f"{service.address.replace('http', 'ws', 1)}/ws/chat/{session}"
+
+        await durable_postgres.stop()
+        for method, path, body, headers in (
+            ("GET", "/api/auth/me", None, bearer),
+            ("POST", "/api/auth/login", account, {}),
+            ("POST", "/api/auth/refresh", refresh, {}),
+            ("POST", "/api/auth/ws-ticket", {"session_id": session}, bearer),
+        ):
+            refused = await http.request(method, path, json=body, headers=headers)
+            assert (refused.status_code, refused.json()["code"]) == (503, "unavailable"), f"{method} {path}"
+        with pytest.raises(ConnectionClosed) as closed:
+            async with connect(socket_address, additional_headers=bearer) as socket:
+                await socket.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1013
+        await durable_postgres.start()
+
+        await eventually(lambda: answers(http, "/readyz", 200), 20)
+        assert (await http.get("/api/auth/me", headers=bearer)).status_code == 200
+        async with connect(socket_address, additional_headers=bearer) as socket:
+            assert '"session_start"' in str(await socket.recv())
+        assert (await http.post("/api/auth/refresh", json=refresh)).status_code == 200
+        assert (await http.post("/api/auth/login", json=account)).status_code == 200

@@ -15,7 +15,7 @@ from db.binaries import find_binaries
 from tests.acceptance.narrator import Narrator
 from tests.ledger import Ledger
 from tests.postgres import children_of, durable_server
-from tests.soak.findings import assert_all_is_well, assert_memory_is_back, errors_told
+from tests.soak.findings import assert_all_is_well, assert_memory_is_back, ended_well, errors_told
 from tests.soak.stack import REPLICAS, Stack, Trouble, probed
 from tests.soak.tally import Tally
 from tests.soak.users import User, tell
@@ -34,7 +34,7 @@ def main() -> int:
     try:
         asyncio.run(_soak(tally, words.seconds, words.seed, words.users, words.pause))
     except AssertionError as wrong:
-        _say(*tally.lines(), *traceback.format_tb(wrong.__traceback__)[-3:], f"NOT WELL   {str(wrong)[-1_000:]}")
+        _say(*traceback.format_tb(wrong.__traceback__)[-3:], f"NOT WELL   {str(wrong)[-1_000:]}")
         return 1
     _say("all is well")
     return 0
@@ -51,6 +51,7 @@ async def _soak(tally: Tally, seconds: float, seed: int, users: int, pause: floa
                 await _live(stack, tally, seconds, seed, users, pause)
                 await _look(stack, tally, home)
             finally:
+                _say(*tally.lines())
                 for service in [*stack.all_there, *stack.gone]:
                     service.kill()
 
@@ -79,15 +80,15 @@ async def _look(stack: Stack, tally: Tally, home: Path) -> None:
     began = time.monotonic()
     services = stack.all_there
     lines = await assert_all_is_well(stack.postgres.url, home / "data", stack.model, services, tally.accepted)
-    _say(*tally.lines(), *lines, f"quiet      {time.monotonic() - began:.1f} s after the last user had gone")
+    _say(*lines, f"quiet      {time.monotonic() - began:.1f} s after the last user had gone")
     for name, count in errors_told([*services, *stack.gone]).most_common(10):
         _say(f"log        {count} x {name}")
     _say(*assert_memory_is_back(stack.memory, services))
     helpers = [pid for service in services for pid in children_of(service.process.pid)]
     for service in services:
         service.terminate()
-    for service in services:
-        await service.ended()
+    ended = [await asyncio.to_thread(ended_well, service) for service in services]
+    assert all(ended), f"processes that were asked to stop ended with {[one.process.returncode for one in services]}"
     left = [pid for pid in helpers if Path(f"/proc/{pid}").exists()]
     assert not left, f"processes {left} have outlived those that started them"
 

@@ -91,12 +91,24 @@ def assert_memory_is_back(before: dict[int, int], services: Sequence[Service]) -
 
 
 def errors_told(services: Sequence[Service]) -> Counter[str]:
-    """What the logs call errors, by logger and the beginning of the message."""
+    """What the logs call errors, or tell with a traceback: by logger, and the beginning of what is said."""
     found = Counter[str]()
     for service in services:
         for line in service.log.splitlines():
-            if '"level":"error"' in line:
-                said = json.loads(line)
-                reason = (said.get("exception") or "").strip().rpartition("\n")[2]
-                found[f"{said['logger']}: {said['message'][:60]} {reason[:160]}"] += 1
+            if '"level":"error"' in line or "Traceback" in line:
+                found[_in_short(line)] += 1
     return found
+
+
+def _in_short(line: str) -> str:
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return line[:200]
+    reason = (said.get("exception") or "").strip().rpartition("\n")[2]
+    return f"{said['logger']}: {said['message'][:60]} {reason[:160]}"
+
+
+def ended_well(service: Service) -> bool:
+    """Whether the process has ended by itself with exit code 0, in half a minute at most."""
+    return service.process.wait(30) == 0
