@@ -7,9 +7,13 @@ from api.settings import Settings
 from api.supervisor import database, reached
 from api.version import service_version
 from db.migrate import read_migrations
+from db.pool import Database
+from db.stores.audit import AuditStore
+from services.audit import Action, AuditLog
 from services.backup.manifest import SECRET_KEY, Manifest
 from services.backup.restoring import restore, verify
 from services.backup.saving import save
+from services.telemetry.meters import Meters
 
 Lines = AsyncGenerator[str, None]
 
@@ -30,6 +34,7 @@ async def make_backup(settings: Settings, file: Path, *, with_secret_key: bool) 
             version=service_version(),
             secret_key=key if with_secret_key and key.exists() else None,
         )
+        await _note(settings, url, "database.back_up", file)
     yield _described(file, await verify(file))
     if saved.lost:
         yield f"{saved.lost} files were missing in {settings.data_dir} already; the backup names them."
@@ -47,10 +52,22 @@ async def restore_backup(settings: Settings, file: Path, *, replace: bool) -> Li
     await verify(file)  # before a database is started
     async with database(settings) as at:
         restored = await restore(at.url, settings.data_dir, file, read_migrations(), replace=replace)
+        await _note(settings, at.url, "database.restore", file)
     yield _described(file, restored.manifest)
     yield f"Restored: {restored.rows} rows and {restored.files} files. Everybody signs in again."
     if not restored.manifest.has_secret_key:
         yield _KEY_APART.format(place=settings.data_dir / SECRET_KEY)
+
+
+async def _note(settings: Settings, url: str, action: Action, file: Path) -> None:
+    """Put it into the audit log of that database. Nobody is named: whoever types a command needs no account."""
+    store = await Database.connect(url, size=1)
+    try:
+        await AuditLog(AuditStore(store), Meters().audit, retention_days=settings.audit_days).note(
+            None, action, file=file.name
+        )
+    finally:
+        await store.close()
 
 
 def _described(file: Path, manifest: Manifest) -> str:

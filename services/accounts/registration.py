@@ -86,7 +86,9 @@ class Registration:
         password_hash = await self._passwords.hash(password)
         new = NewAccount(UserId(new_id()), email, password_hash, display_name or email.partition("@")[0])
         user = await self._made(is_first, new, invitation)
-        await self._audit.note(user.id, "user.register", user.id, is_admin=user.is_admin)
+        await self._audit.note(
+            user.id, "user.register", user.id, is_admin=user.is_admin, invited=invitation is not None
+        )
         if self._welcome is not None:
             await self._welcome.greet(user.id)
         return await self._sign_ins.begin(user.id, password_hash, device)

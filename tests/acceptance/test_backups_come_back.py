@@ -143,6 +143,8 @@ async def test_the_database_of_its_own_is_backed_up_beside_the_service_and_resto
     assert code == 0, output
     service = await start(None)
     assert await service.history(client.session_id) == [("user", "Hello"), ("assistant", "Well.")]
+    noted = (await service.request("GET", "/api/audit"))["items"]
+    assert [entry["action"] for entry in noted] == ["database.restore"]
     service.terminate()
     await service.ended()
     await eventually(lambda: not list(tmp_path.glob("*.part")))

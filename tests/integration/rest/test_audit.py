@@ -70,6 +70,27 @@ async def test_what_goes_out_as_a_document_and_comes_in_is_noted(http: httpx2.As
     ]
 
 
+async def test_what_is_done_to_connections_is_noted_without_their_keys(http: httpx2.AsyncClient) -> None:
+    named = {"x-request-id": f"audit-{uuid4()}"}
+    new = {
+        "name": f"C {uuid4()}",
+        "kind": "openai",
+        "base_url": "https://models.example.com/v1",
+        "api_key": "0123456789",
+    }
+
+    saved = (await http.post("/api/connections", json=new, headers=named)).raise_for_status().json()["id"]
+    path = f"/api/connections/{saved}"
+    (await http.patch(path, json={"api_key": "9876543210"}, headers=named)).raise_for_status()
+    (await http.delete(path, headers=named)).raise_for_status()
+
+    noted = list(reversed(await entries(http, named["x-request-id"])))
+    assert [entry["action"] for entry in noted] == ["connection.create", "connection.change", "connection.delete"]
+    assert {entry["subject"]["id"] for entry in noted} == {saved}
+    assert noted[1]["details"] == {"fields": "api_key"}
+    assert "0123456789" not in str(noted)
+
+
 async def test_what_did_not_happen_is_not_noted(http: httpx2.AsyncClient) -> None:
     named = {"x-request-id": f"audit-{uuid4()}"}
 
