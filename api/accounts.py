@@ -75,7 +75,15 @@ async def open_accounts(
         per_user=settings.limits.sign_ins_per_user,
     )
     registration = Registration(
-        settings.registration, users, passwords, sign_ins, secrets.derive("setup code"), guesses, audit, greeter
+        settings.registration,
+        users,
+        passwords,
+        sign_ins,
+        secrets.derive("setup code"),
+        guesses,
+        audit,
+        greeter,
+        is_public=not settings.is_for_this_machine,
     )
     return Accounts(
         registration=registration,

@@ -230,6 +230,11 @@ class Settings(BaseSettings):
         return urlunsplit(parts._replace(netloc=f"{user}:{password}{at or '@'}{host}"))
 
     @property
+    def is_for_this_machine(self) -> bool:
+        """Whether nobody from elsewhere comes in, not even through a proxy."""
+        return _is_loopback(self.host) and not self.trusted_hosts
+
+    @property
     def secret_keys(self) -> tuple[str, ...]:
         """The operator's secrets, newest first; none if one is to be kept in `data_dir`."""
         return _split(self.secret_key.get_secret_value()) if self.secret_key else ()

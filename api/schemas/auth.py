@@ -89,8 +89,10 @@ class User(Answer):
 
     @classmethod
     def of(cls, record: UserRecord) -> Self:
-        """What users see of themselves."""
-        return cls(**{name: getattr(record, name) for name in cls.model_fields})
+        """What users see of themselves. Who needs no e-mail, where there are no accounts, may do everything."""
+        seen: dict[str, Any] = {name: getattr(record, name) for name in cls.model_fields}
+        seen["is_admin"] = record.is_admin or record.email is None
+        return cls(**seen)
 
 
 class TokensAndUser(Answer):

@@ -47,8 +47,9 @@ class AddressTaken(Conflict):
 class Registration:
     """Makes accounts, as the operator's word on registration allows.
 
-    The first one is the administrator's. Where anybody could reach it before the operator, or where it takes over what
-    was made without accounts, it needs the setup code, which only the operator can read.
+    The first one is the administrator's. It needs the setup code, which only the operator can read, where registration
+    is not open, where others than the operator may reach the service (`is_public`), and where it takes over what was
+    made without accounts.
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class Registration:
         guesses: GuessLimits,
         audit: AuditLog,
         welcome: Welcome | None,
+        *,
+        is_public: bool,
     ) -> None:
         self._mode: RegistrationMode = mode
         self._users = users
@@ -70,6 +73,7 @@ class Registration:
         self._guesses = guesses
         self._audit = audit
         self._welcome = welcome
+        self._is_public = is_public
 
     async def register(
         self, email: str, password: str, display_name: str | None, invite_code: str | None, device: Device
@@ -139,7 +143,7 @@ class Registration:
             raise AddressTaken from error
 
     async def _is_guarded(self) -> bool:
-        return self._mode != "open" or await self._users.has_local_owner()
+        return self._mode != "open" or self._is_public or await self._users.has_local_owner()
 
     def _is_setup_code(self, code: str) -> bool:
         given = code.strip().upper().encode("utf-8", "replace")

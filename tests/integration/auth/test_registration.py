@@ -33,9 +33,9 @@ def served(database_url: str) -> Served:
     return serve
 
 
-async def setup_code(database_url: str, registration: str) -> str | None:
+async def setup_code(database_url: str, registration: str, **settings: Any) -> str | None:
     """What the operator reads where the service says that it is ready."""
-    app = create_app(accounts_settings(registration=registration), database_url)
+    app = create_app(accounts_settings(registration=registration, **settings), database_url)
     async with app.router.lifespan_context(app):
         return next((line.rpartition(" ")[2] for line in app.state.banner if "invite code" in line), None)
 
@@ -129,8 +129,18 @@ async def test_the_first_account_takes_over_what_was_made_without_accounts_if_th
         assert (await http.get(f"/api/sessions/{session}", headers=second.headers)).status_code == 404
 
 
-async def test_an_open_service_asks_for_no_setup_code(database_url: str) -> None:
+async def test_an_open_service_for_this_machine_asks_for_no_setup_code(database_url: str) -> None:
     assert await setup_code(database_url, "open") is None
+
+
+async def test_whoever_finds_a_fresh_service_in_the_network_does_not_become_its_administrator(
+    served: Served, database_url: str
+) -> None:
+    code = await setup_code(database_url, "open", trusted_hosts="chat.example.org")
+    async with served(trusted_hosts="chat.example.org") as http:
+        problem(await register(http), 403, "setup_code_needed")
+        assert (await register(http, code)).json()["user"]["is_admin"] is True
+        assert (await register(http)).json()["user"]["is_admin"] is False
 
 
 async def test_a_new_account_finds_a_persona_to_talk_to(served: Served) -> None:
@@ -158,7 +168,7 @@ async def test_without_accounts_their_routes_say_so_and_the_owner_is_known(
         for path in ("users", "invitations", "sign-ins"):
             problem(await http.get(f"/api/auth/{path}"), 409, "accounts_are_off")
         me = (await http.get("/api/auth/me")).json()
-        assert (me["id"], me["email"]) == (str(LOCAL_OWNER), None)
+        assert (me["id"], me["email"], me["is_admin"]) == (str(LOCAL_OWNER), None, True)
         changed = await http.patch("/api/auth/me", json={"display_name": "Me"})
         assert changed.json()["display_name"] == "Me"
         # What a browser has kept of another service at the same address does not matter.
