@@ -5,9 +5,12 @@ from dataclasses import dataclass
 
 from api.settings import Settings
 from db.ids import ReplicaId
+from db.migrate import read_migrations
 from db.pool import Database
 from db.stores.idempotency import IdempotencyStore
+from db.stores.schema import SchemaStore
 from db.stores.usage import UsageStore
+from services.database import DatabaseInspector
 from services.idempotency import Idempotency
 from services.usage.quota import Quota
 from services.usage.reports import UsageReports
@@ -20,6 +23,7 @@ class Bookkeeping:
     idempotency: Idempotency
     quota: Quota
     usage: UsageReports
+    inspector: DatabaseInspector
 
 
 async def open_bookkeeping(
@@ -30,4 +34,5 @@ async def open_bookkeeping(
     await stack.enter_async_context(idempotency.running())
     store = UsageStore(database)
     quota = Quota(store, tokens_per_day=settings.limits.tokens_per_user_day)
-    return Bookkeeping(idempotency, quota, UsageReports(store, quota))
+    inspector = DatabaseInspector(database, SchemaStore(database), newest_migration=len(read_migrations()))
+    return Bookkeeping(idempotency, quota, UsageReports(store, quota), inspector)

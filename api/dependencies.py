@@ -30,6 +30,7 @@ from services.accounts.tickets import Tickets
 from services.audit import AuditLog
 from services.chat import ChatService
 from services.contexts import ContextService
+from services.database import DatabaseInspector
 from services.editing import MessageEditor
 from services.errors import NoAccounts
 from services.exporting import SessionExporter
@@ -68,6 +69,10 @@ def _idempotency(connection: HTTPConnection) -> Idempotency:
 
 def _reports(connection: HTTPConnection) -> UsageReports:
     return services_of(connection).bookkeeping.usage
+
+
+def _inspector(connection: HTTPConnection) -> DatabaseInspector:
+    return services_of(connection).bookkeeping.inspector
 
 
 def _settings(connection: HTTPConnection) -> Settings:
@@ -219,6 +224,7 @@ def _streams(connection: HTTPConnection) -> EventStreams:
 
 
 Audit = Annotated[AuditLog, Depends(_audit)]
+Inspector = Annotated[DatabaseInspector, Depends(_inspector)]
 Reports = Annotated[UsageReports, Depends(_reports)]
 Idempotent = Annotated[Idempotency, Depends(_idempotency)]
 CurrentSettings = Annotated[Settings, Depends(_settings)]

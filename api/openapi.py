@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
@@ -39,7 +40,9 @@ def openapi_document(app: FastAPI, *, has_accounts: bool) -> dict[str, Any]:
             schemas.pop(unused, None)
         if not has_accounts:
             _open(document)
-        app.openapi_schema = document
+        _name_bodies(document)
+        _leave_out_defaults(schemas)
+        app.openapi_schema = _renamed(document)
     return app.openapi_schema
 
 
@@ -48,6 +51,37 @@ def _open(document: dict[str, Any]) -> None:
     for operations in document["paths"].values():
         for operation in operations.values():
             operation.pop("security", None)
+
+
+def _name_bodies(document: dict[str, Any]) -> None:
+    """Give a name to each body whose schema stands in its operation."""
+    schemas = document["components"]["schemas"]
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            schema = body.get("schema", {})
+            if "properties" in schema:
+                name = f"{schema['title']}Input" if schema["title"] in schemas else schema["title"]
+                schemas[name] = schema
+                body["schema"] = {"$ref": _REFERENCE.format(model=name)}
+
+
+def _leave_out_defaults(schemas: dict[str, Any]) -> None:
+    """Of changes: there, what is left out stays as it is."""
+    for name, schema in schemas.items():
+        if name.endswith("Update"):
+            for field in schema["properties"].values():
+                field.pop("default", None)
+
+
+def _renamed(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with names that programs can have for types."""
+    text = orjson.dumps(document).decode()
+    for old, new in (("-Input", "Input"), ("-Output", ""), ("Body_uploadPersonaImage", "PersonaImageUpload")):
+        for name in [name for name in document["components"]["schemas"] if name.endswith(old)]:
+            text = text.replace(f'"{name}"', f'"{name.replace(old, new)}"')
+            text = text.replace(f'/{name}"', f'/{name.replace(old, new)}"')
+    return orjson.loads(text)
 
 
 def definitions(model: Any) -> dict[str, Any]:

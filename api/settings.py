@@ -127,6 +127,8 @@ class Settings(BaseSettings):
     """Where to listen."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """0 takes any free port."""
+    serve_docs: bool = True
+    """Show the REST interface at /docs, /openapi.json and /asyncapi.json, to be read and tried out."""
     data_dir: Path = Path(".data")
     """The embedded database, files and the secret key; readable by nobody else."""
     database_url: SecretStr | None = None

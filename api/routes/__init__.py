@@ -9,6 +9,7 @@ from api.routes import (
     auth,
     connections,
     context,
+    database,
     documents,
     files,
     images,
@@ -47,6 +48,7 @@ routers: tuple[APIRouter, ...] = (
     connections.router,
     service.router,
     usage.router,
+    database.router,
     audit.router,
     documents.router,
 )

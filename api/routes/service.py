@@ -8,6 +8,7 @@ from api.routes.responses import problems
 from api.schemas import service
 from services.health import Part
 from services.mcp.types import ServerStatus
+from services.providers.controls import CONTROLS, REASONING_LEVELS
 
 router = APIRouter(tags=["service"])
 
@@ -63,6 +64,13 @@ async def get_config(
         ],
         tool_servers=[_told(status) for status in tool_servers.servers()],
         built_in_tools=[service.BuiltInTool(name=tool.name, description=tool.description) for tool in tools.offers],
+        reasoning_levels=list(REASONING_LEVELS),
+        controls=[
+            service.SamplingControl(
+                name=name, about=control.about, values=control.values, value_schema=dict(control.schema)
+            )
+            for name, control in CONTROLS.items()
+        ],
         limits=service.PublicLimits.model_validate(
             settings.limits.model_dump(include=set(service.PublicLimits.model_fields))
         ),

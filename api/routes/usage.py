@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from api.dependencies import CurrentUser, Reports
 from api.routes.responses import problems
 from api.schemas.model import Moment
-from api.schemas.usage import Usage
+from api.schemas.usage import UsageOverview
 from db.stores.usage import UsageGroup
 
 router = APIRouter(tags=["service"])
@@ -23,6 +23,6 @@ async def get_usage(
         UsageGroup,
         Query(description="`kind` tells replies from modules, titles and summaries that were made after them."),
     ] = "day",
-) -> Usage:
+) -> UsageOverview:
     """How many tokens you have used, of which models and for what, and how many are left of today."""
-    return Usage.of(await reports.report(user, since=since, until=until, by=group_by))
+    return UsageOverview.of(await reports.report(user, since=since, until=until, by=group_by))

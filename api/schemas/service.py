@@ -1,12 +1,13 @@
 """What the service says about itself."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
 from api.schemas.model import Answer
 from db.records import ConnectionRecord
+from services.providers.controls import Control
 
 
 class Alive(Answer):
@@ -98,6 +99,9 @@ class PublicLimits(Answer):
     connections_per_user: int
     runs_per_user: int
     queued_per_session: int
+    image_bytes: int
+    import_bytes: int
+    tokens_per_user_day: int = Field(description="0: as many as you like.")
 
 
 class BuiltInTool(Answer):
@@ -105,6 +109,20 @@ class BuiltInTool(Answer):
 
     name: str = Field(description="What models, events and the `tools` of sessions and personas call it.")
     description: str
+
+
+class SamplingControl(Answer):
+    """One of the controls."""
+
+    name: str
+    about: str
+    values: str = Field(description="What it may be, for people.")
+    value_schema: dict[str, Any] = Field(description="The same as JSON Schema.")
+
+    @classmethod
+    def of(cls, name: str, control: Control) -> Self:
+        """What a client sees of a control."""
+        return cls(name=name, about=control.about, values=control.values, value_schema=dict(control.schema))
 
 
 class ConfigInShort(Answer):
@@ -123,4 +141,6 @@ class Config(ConfigInShort):
     providers: list[ModelServer] = Field(description="The service's own, then yours that are switched on.")
     tool_servers: list[ToolServer]
     built_in_tools: list[BuiltInTool] = Field(description="All of them belong to the server `builtin`.")
+    reasoning_levels: list[str] = Field(description="What `reasoning_effort` may be; not every model knows each.")
+    controls: list[SamplingControl] = Field(description="What `controls` of personas, sessions and messages may hold.")
     limits: PublicLimits

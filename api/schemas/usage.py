@@ -40,7 +40,7 @@ class UsageAllowance(Answer):
     begins_anew_at: datetime
 
 
-class Usage(Answer):
+class UsageOverview(Answer):
     """What was used in a stretch of time. What is deleted meanwhile has been used all the same."""
 
     since: datetime = Field(serialization_alias="from")

@@ -226,7 +226,7 @@ def _is_storable(value: Any) -> bool:
             return True
 
 
-_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+REASONING_LEVELS: Final = ("none", "minimal", "low", "medium", "high", "xhigh")
 
 CONTROLS: Final[Mapping[str, Control]] = {
     "temperature": Control("Randomness.", *_number(0, 2)),
@@ -238,7 +238,7 @@ CONTROLS: Final[Mapping[str, Control]] = {
     "presence_penalty": Control("Against words that were used.", *_number(-2, 2)),
     "frequency_penalty": Control("Against words that were used often.", *_number(-2, 2)),
     "repeat_penalty": Control("Against repetition, as local models know it; 1 is none.", *_number(0, 10)),
-    "reasoning_effort": Control("How long a reasoning model thinks.", *_one_of(*_EFFORTS)),
+    "reasoning_effort": Control("How long a reasoning model thinks.", *_one_of(*REASONING_LEVELS)),
     "verbosity": Control("How much the model says.", *_one_of("low", "medium", "high")),
     "response_format": Control(
         "The form of the reply.", _RESPONSE_FORMAT_VALUES, _response_format, _RESPONSE_FORMAT_SCHEMA
