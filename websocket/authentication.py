@@ -136,7 +136,7 @@ class GuardedDoor:
     @contextmanager
     def _place(self, socket: WebSocket) -> Generator[None, None, None]:
         """A place among those that have not said who they are; raises `Refusal` if there is none left."""
-        address = _neighbourhood(socket.client.host if socket.client else "")
+        address = neighbourhood(socket.client.host if socket.client else "")
         if self._waiting[address] >= self._limits.per_address or self.waiting >= self._limits.in_all:
             raise Refusal(TOO_MANY, "too many sockets have not said who they are")
         self._waiting[address] += 1
@@ -168,10 +168,13 @@ def _shown(message: Message, read: ReadProof) -> Proof:
     return proof
 
 
-def _neighbourhood(address: str) -> str:
+def neighbourhood(address: str) -> str:
     """The address, or all of a customer's network where one customer has billions of them."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address
+    if parsed.version == 4:
+        return address
+    # An address of the older kind, as a socket for both kinds shows it, stands for itself.
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
