@@ -115,7 +115,8 @@ def kept_secret(path: Path) -> str:
         if not stat.S_ISREG(mode) or stat.S_IMODE(mode) & 0o077:
             raise SecretUnusable(
                 f"{path} could be read by others, and whoever has it can sign in as anybody. Delete it to have another "
-                f"made (all have to sign in again), or if nobody has seen it: chmod 600 {path}"
+                f"made (all have to sign in again, and give keys of model servers again), or if nobody has seen it: "
+                f"chmod 600 {path}"
             )
         secret = file.read(4096).strip()
     weakness = weakness_of(secret)
