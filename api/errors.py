@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -52,6 +52,9 @@ _log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER = 2
 """Seconds, where nobody knows better."""
+
+_FAULTS_TOLD: Final = 50
+"""Of a request with more, the first ones: what nobody reads need not be written."""
 
 
 class MalformedJson(CallerError):
@@ -229,7 +232,7 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     found: Sequence[Mapping[str, Any]] = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
         return problem_of(MalformedJson(f"The body is not JSON: {found[0]['ctx']['error']}."), request)
-    problems = [FieldProblem(pointer=pointer(one["loc"]), detail=_said(one)) for one in found]
+    problems = [FieldProblem(pointer=pointer(one["loc"]), detail=_said(one)) for one in found[:_FAULTS_TOLD]]
     places = ", ".join(dict.fromkeys(problem.pointer or "the body" for problem in problems))
     return respond(
         request,

@@ -20,6 +20,8 @@ Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 _LONGEST_KEY = 200
 _READ_AT_ONCE = 262_144
 """Bytes; what is longer is read in a thread, and waits for its turn."""
+_NAMES_IN_AN_OBJECT = 4_096
+"""More than fit into what may be kept; to say of each of a hundred thousand that it is unknown takes a second."""
 _KEPT_HEADERS = ("content-type", "location", "etag", "content-disposition")
 _REPLAYED: Final = "idempotency-replayed"
 
@@ -141,6 +143,8 @@ async def _fingerprint(request: Request) -> bytes:
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > _NAMES_IN_AN_OBJECT:
+        raise json.JSONDecodeError(f"An object has more than {_NAMES_IN_AN_OBJECT} names", "", 0)
     made = dict(pairs)
     if len(made) < len(pairs):
         raise json.JSONDecodeError("The same name stands twice in an object", "", 0)

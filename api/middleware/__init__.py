@@ -31,6 +31,8 @@ _SENT = [
     "x-request-id",
 ]
 _FORM_AROUND_A_FILE = 16_384
+_ABOUT_ONESELF = 16_384
+"""Addresses, passwords, codes: nothing long is taken from people who need not even have an account."""
 _READ = ["etag", "link", "location", "retry-after", "www-authenticate", "x-request-id", "idempotency-replayed"]
 
 
@@ -48,15 +50,16 @@ def add_middleware(app: FastAPI, settings: Settings, routes: Iterable[BaseRoute]
         *_cross_origin(settings.allowed_origins),
         Middleware(OwnOrigins, allowed=settings.allowed_origins),
         Middleware(Authentication),
-        Middleware(BodyLimit, most=settings.limits.body_bytes, larger=_larger_bodies(settings)),
+        Middleware(BodyLimit, most=settings.limits.body_bytes, others=_other_bodies(settings)),
         Middleware(Methods, Resources(routes)),
     ]
     for layer in reversed(layers):  # the last one added is the outermost
         app.add_middleware(layer.cls, *layer.args, **layer.kwargs)
 
 
-def _larger_bodies(settings: Settings) -> dict[str, int]:
+def _other_bodies(settings: Settings) -> dict[str, int]:
     return {
+        "/api/auth/*": _ABOUT_ONESELF,
         "/api/personas/upload-image": settings.limits.image_bytes + _FORM_AROUND_A_FILE,
         "/api/sessions/*/files": settings.limits.file_bytes + _FORM_AROUND_A_FILE,
         "/api/personas/import": settings.limits.import_bytes,

@@ -12,13 +12,13 @@ from api.errors import BodyTooLarge, problem_of
 class BodyLimit:
     """Answers 413 as soon as a body is over `most` bytes; the server discards what still comes of it.
 
-    `larger` has the limits of paths that take files; a star in one stands for any id.
+    `others` has the limits of paths that take files, or next to nothing; a star in one stands for any id.
     """
 
-    def __init__(self, app: ASGIApp, most: int, larger: Mapping[str, int]) -> None:
+    def __init__(self, app: ASGIApp, most: int, others: Mapping[str, int]) -> None:
         self._app = app
         self._most = most
-        self._larger = {re.compile(re.escape(path).replace(r"\*", "[^/]+")): limit for path, limit in larger.items()}
+        self._others = {re.compile(re.escape(path).replace(r"\*", "[^/]+")): limit for path, limit in others.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,7 +50,7 @@ class BodyLimit:
         await self._app(scope, receive_counted, send_unless_refused)
 
     def _limit(self, path: str) -> int:
-        return next((limit for pattern, limit in self._larger.items() if pattern.fullmatch(path)), self._most)
+        return next((limit for pattern, limit in self._others.items() if pattern.fullmatch(path)), self._most)
 
     async def _refuse(self, most: int, scope: Scope, receive: Receive, send: Send) -> None:
         error = BodyTooLarge(f"A body has at most {most} bytes.", limit=most)

@@ -107,7 +107,7 @@ async def test_a_huge_or_odd_body_is_refused_at_the_open_doors(http: httpx2.Asyn
     headers = {"content-type": "application/json"}
 
     assert (await http.post(url, content=b" " * 2_000_000, headers=headers)).status_code == 413
-    deep = await http.post(url, content=b"[" * 100_000, headers=headers)
+    deep = await http.post(url, content=b"[" * 16_000, headers=headers)
     assert deep.status_code in (400, 422)
     twice = await http.post(url, content=b'{"email":"a@b.c","email":"d@e.f"}', headers=headers)
     assert twice.status_code == 400
@@ -255,3 +255,24 @@ async def test_a_page_that_is_let_in_may_say_who_it_is(strict: httpx2.AsyncClien
     refused = await strict.get("/api/sessions", headers={"origin": "https://a.example"})
     assert refused.status_code == 401
     assert refused.headers["access-control-allow-origin"] == "https://a.example"
+
+
+async def test_strangers_are_told_of_a_large_body_in_few_words(http: httpx2.AsyncClient) -> None:
+    many = b"{" + b",".join(b'"%d":1' % number for number in range(90_000)) + b"}"
+    headers = {"content-type": "application/json"}
+    for path in ("login", "register", "refresh", "logout"):
+        answer = await http.post(f"/api/auth/{path}", content=many, headers=headers)
+        assert problem(answer, 413, "body_too_large")["details"] == {"limit": 16_384}
+
+    few = b"{" + b",".join(b'"%d":1' % number for number in range(1_000)) + b"}"
+    told = problem(await http.post("/api/auth/login", content=few, headers=headers), 422, "invalid_request")
+    assert len(told["errors"]) == 50
+
+
+async def test_an_object_of_countless_names_is_refused_before_each_is_looked_at(
+    http: httpx2.AsyncClient, ada: Person
+) -> None:
+    many = b"{" + b",".join(b'"%d":1' % number for number in range(90_000)) + b"}"
+    headers = {**ada.headers, "content-type": "application/json"}
+
+    problem(await http.post("/api/personas", content=many, headers=headers), 400, "malformed_json")
