@@ -21,10 +21,10 @@ Event = Mapping[str, Any]
 
 _REFUSALS = {
     4400: "The service does not understand that session id",
-    4401: "The service asks who you are, and this client cannot log in yet",
+    4401: "The service does not know you, or not any more: put another API key into COLLOQUY_API_KEY",
     4403: "The service does not take connections from here",
     4404: "There is no such session: leave out --session to begin a new one",
-    4408: "The service asks who you are, and this client cannot log in yet",
+    4408: "The service asks who you are: put an API key into COLLOQUY_API_KEY",
     4429: "You have too many connections to the service: close some of them, or wait a little",
 }
 _TOO_BIG = {1009, 4413}
@@ -76,12 +76,14 @@ class ChatClient:
         position: Position,
         *,
         fields: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         self._address = address
         self._session_id = session_id
         self._position = position
         self._fields = fields or {}
+        self._headers = headers or {}
         self._backoff = backoff or Backoff()
         self._socket: ClientConnection | None = None
         self._active_run: str | None = None
@@ -162,6 +164,7 @@ class ChatClient:
         async with asyncio.timeout(_GREETING_SECONDS):
             self._socket = await connect(
                 self._uri(),
+                additional_headers=self._headers,
                 compression=None,
                 proxy=None if is_on_this_machine(self._address) else True,
                 max_size=_LARGEST_FRAME,

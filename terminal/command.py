@@ -37,7 +37,8 @@ def main(words: Sequence[str]) -> int:
 
 async def _talk(arguments: argparse.Namespace) -> int:
     is_prompting = sys.stdin.isatty() and sys.stdout.isatty()
-    async with Service.at(arguments.url) as service:
+    # Not an argument: those stand in the list of processes, for everybody on the machine.
+    async with Service.at(arguments.url, key=os.environ.get("COLLOQUY_API_KEY")) as service:
         wishes = await _wishes(service, arguments)
         screen = Screen(sys.stdout, sys.stderr)
         talk = Talk(service, Lines(sys.stdin.fileno()), screen, wishes, is_prompting=is_prompting)

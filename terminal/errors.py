@@ -16,5 +16,15 @@ class Refused(CannotChat):
     """The service answered, and will not do this."""
 
 
+class UnknownCaller(CannotChat):
+    """The service has accounts, and does not know who asks."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"The service at {address} asks who you are: put an API key with the scopes read, write and chat into "
+            "COLLOQUY_API_KEY (docs/accounts.md says how to get one)."
+        )
+
+
 class Lost(CannotChat):
     """The service went away and did not come back."""

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from terminal.errors import NotRunning, Refused
+from terminal.errors import NotRunning, Refused, UnknownCaller
 
 _SECONDS = 20.0
 
@@ -47,19 +47,24 @@ class History:
 
 
 class Service:
-    """A running Colloquy. Every method raises `NotRunning` and `Refused`."""
+    """A running Colloquy. Every method raises `NotRunning`, `Refused` and `UnknownCaller`."""
 
-    def __init__(self, address: str, http: httpx2.AsyncClient) -> None:
+    def __init__(self, address: str, http: httpx2.AsyncClient, headers: Mapping[str, str]) -> None:
         self.address = address
+        self.headers = headers
+        """What shows who asks, over REST and on sockets."""
         self._http = http
 
     @classmethod
     @asynccontextmanager
-    async def at(cls, address: str) -> AsyncGenerator[Self, None]:
-        """The service at `address`, such as http://127.0.0.1:8000."""
+    async def at(cls, address: str, *, key: str | None = None) -> AsyncGenerator[Self, None]:
+        """The service at `address`, such as http://127.0.0.1:8000; where it has accounts, `key` is an API key."""
         trusts_proxies = not is_on_this_machine(address)
-        async with httpx2.AsyncClient(base_url=address, timeout=_SECONDS, trust_env=trusts_proxies) as http:
-            yield cls(address, http)
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        async with httpx2.AsyncClient(
+            base_url=address, timeout=_SECONDS, trust_env=trusts_proxies, headers=headers
+        ) as http:
+            yield cls(address, http, headers)
 
     async def new_session(self, fields: Mapping[str, str]) -> str:
         """Begin a session with these of its fields; its id."""
@@ -100,6 +105,8 @@ class Service:
             body: dict[str, Any] = response.json()
         except ValueError:
             body = {}
+        if response.status_code == 401:
+            raise UnknownCaller(self.address)
         if response.is_error:
             raise Refused(str(body.get("detail") or f"The service refused: HTTP {response.status_code}."))
         if not body:

@@ -77,7 +77,9 @@ class Talk:
         if self._is_prompting:
             self._screen.notice(f"session {session_id}; /help lists the commands")
             self._screen.messages(history.messages)
-        async with ChatClient(self._service.address, session_id, history.position, fields=fields) as chat:
+        async with ChatClient(
+            self._service.address, session_id, history.position, fields=fields, headers=self._service.headers
+        ) as chat:
             self._chat = chat
             await self._follow(chat, session_id)
             while (line := await self._next_line()) is not None:
