@@ -90,7 +90,8 @@ guide: $(RUNTIME) ## Write the tables of docs/writing-modules.md from the source
 
 lock: $(UV) ## Resolve dependencies again; UPGRADE=--upgrade takes newer versions
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
-	$(COMPILE) pyproject.toml --group dev -c requirements/runtime.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra otel -c requirements/runtime.txt -o requirements/otel.txt
+	$(COMPILE) pyproject.toml --group dev --extra otel -c requirements/runtime.txt -o requirements/dev.txt
 
 clean: ## Remove .venv and caches; .data with your conversations stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

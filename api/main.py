@@ -14,16 +14,22 @@ from api.middleware.access import count
 from api.routes import chat, routers
 from api.routes.metrics import metrics_router
 from api.settings import Settings
+from api.tracing import Tracing, tracing_of
 from api.version import service_version
 from services.telemetry.meters import Meters
 
 
-def create_app(settings: Settings, database_url: str) -> FastAPI:
-    """The application on a database that has been migrated. Nothing is opened before its lifespan begins."""
+def create_app(settings: Settings, database_url: str, tracing: Tracing | None = None) -> FastAPI:
+    """The application on a database that has been migrated. Nothing is opened before its lifespan begins.
+
+    `tracing` goes in the place of what the environment says of it.
+    """
+    tracing = tracing or tracing_of()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
+            tracing.closing(stack)
             services = await open_services(settings, database_url, stack, meters)
             app.state.services = services
             name_replica(services.engine.replica_id)
@@ -32,9 +38,14 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             app.state.hurry = services.engine.hurry
             yield
 
-    meters = Meters()
+    meters = Meters(tracing.tracer)
     app = FastAPI(
-        title="Colloquy", version=service_version(), lifespan=lifespan, openapi_url=None, redirect_slashes=False
+        title="Colloquy",
+        version=service_version(),
+        lifespan=lifespan,
+        openapi_url=None,
+        redirect_slashes=False,
+        telemetry=tracing.config,
     )
     register_error_handlers(app)
     everything = (*routers, chat.router, metrics_router(settings, meters))

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from api.listening import bind
 from api.main import create_app
 from api.settings import Settings
+from api.tracing import Tracing
 from tests.waiting import eventually
 from websocket.transport import guarded
 
@@ -44,14 +45,16 @@ def accounts_settings(**changes: Any) -> Settings:
 
 
 @asynccontextmanager
-async def running_service(settings: Settings, database_url: str) -> AsyncGenerator[str, None]:
+async def running_service(
+    settings: Settings, database_url: str, tracing: Tracing | None = None
+) -> AsyncGenerator[str, None]:
     """The base URL of a service on that database; on leaving it has been stopped as a signal would."""
     with contextlib.ExitStack() as sockets:
         bound = [sockets.enter_context(one) for one in bind("127.0.0.1", 0)]
         port: int = bound[0].getsockname()[1]
         # Named as the operator's, so that nobody believes to be alone on it.
         settings = settings.model_copy(update={"port": port, "database_url": SecretStr(database_url)})
-        app = create_app(settings, database_url)
+        app = create_app(settings, database_url, tracing)
         server = _Server(
             uvicorn.Config(
                 app,

@@ -210,7 +210,7 @@ class RunEngine:
     async def _perform(self, run: ActiveRun, *, recover: bool) -> None:
         run.begin()
         assert self._performer is not None
-        with under(of_run(run.record)):
+        with under(of_run(run.record)), self._meter.performing():
             try:
                 await (self._performer.recover(run) if recover else self._performer.perform(run))
             finally:

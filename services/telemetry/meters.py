@@ -5,15 +5,18 @@ own: there may be several services in a process.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import Final, Protocol
 
+from opentelemetry.trace import NoOpTracer, Span, Tracer
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from services.errors import ProviderError
+from services.telemetry.circumstances import circumstances
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -28,15 +31,17 @@ _CLOSE_CODES: Final = (1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 101
 class Meters:
     """All of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracer: Tracer | None = None) -> None:
+        """With a `tracer`, what takes time is also told as spans."""
+        tracer = tracer or NoOpTracer()
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self.http = HttpMeter(self.registry)
         self.sockets = SocketMeter(self.registry)
-        self.runs = RunMeter(self.registry)
-        self.models = ModelMeter(self.registry)
+        self.runs = RunMeter(self.registry, tracer)
+        self.models = ModelMeter(self.registry, tracer)
         self.journal = JournalMeter(self.registry)
         self.loop_lag = Histogram(
             "colloquy_event_loop_lag_seconds",
@@ -118,7 +123,8 @@ class SocketMeter:
 class RunMeter:
     """Runs: how they end, how long they and their stages take, and what they cost."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, tracer: Tracer) -> None:
+        self._tracer = tracer
         self._ended = Counter(
             "colloquy_runs_ended_total", "Replies that ended, by why.", ("finish_reason",), registry=registry
         )
@@ -153,37 +159,50 @@ class RunMeter:
         self._tokens.labels("in").inc(usage.get("input_tokens") or 0)
         self._tokens.labels("out").inc(usage.get("output_tokens") or 0)
 
+    @contextmanager
+    def performing(self) -> Generator[None, None, None]:
+        """While a run is performed, by the task that asks."""
+        with self._tracer.start_as_current_span("run", attributes=_ids(), record_exception=False):
+            yield
+
     def tool_call(self, outcome: str, ms: int) -> None:
         """Count a call that ended."""
+        now = time.time_ns()
+        attributes = {**_ids(), "colloquy.outcome": outcome}
+        self._tracer.start_span("tool call", start_time=now - ms * 1_000_000, attributes=attributes).end(now)
         self._tool_calls.labels(outcome).inc()
         self._tool_seconds.observe(ms / 1e3)
 
     def stages(self) -> "StageClock":
         """A clock for the stages of one run."""
-        return StageClock(self._stages)
+        return StageClock(self._stages, self._tracer)
 
 
 class StageClock:
     """Measures each stage that is told to begin and to end."""
 
-    __slots__ = ("_begun", "_stages")
+    __slots__ = ("_begun", "_stages", "_tracer")
 
-    def __init__(self, stages: Histogram) -> None:
+    def __init__(self, stages: Histogram, tracer: Tracer) -> None:
         self._stages = stages
-        self._begun: dict[int, float] = {}
+        self._tracer = tracer
+        self._begun: dict[int, int] = {}
 
     def note(self, stage: int, status: str) -> None:
         """The stage has `started` or `finished`; one that did not start here is not counted."""
         if status == "started":
-            self._begun.setdefault(stage, time.monotonic())
+            self._begun.setdefault(stage, time.time_ns())
         elif (begun := self._begun.pop(stage, None)) is not None:
-            self._stages.labels(str(stage)).observe(time.monotonic() - begun)
+            now = time.time_ns()
+            self._stages.labels(str(stage)).observe(max(0, now - begun) / 1e9)
+            self._tracer.start_span(f"stage {stage}", start_time=begun, attributes=_ids()).end(now)
 
 
 class ModelMeter:
     """Answers of model servers within replies, by the kind of server."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, tracer: Tracer) -> None:
+        self._tracer = tracer
         self._requests = Counter(
             "colloquy_model_requests_total",
             "Answers that model servers were asked for, by how that ended.",
@@ -203,7 +222,8 @@ class ModelMeter:
 
     def asked(self, kind: str) -> "MeasuredRequest":
         """A meter for one request, to be left as the request is."""
-        return MeasuredRequest(kind, self._requests, self._first, self._seconds)
+        span = self._tracer.start_span("model", attributes={**_ids(), "colloquy.provider": kind})
+        return MeasuredRequest(kind, self._requests, self._first, self._seconds, span)
 
 
 class RequestMeter(Protocol):
@@ -234,9 +254,10 @@ class NotMeasured:
 class MeasuredRequest:
     """A request whose times and outcome are counted."""
 
-    __slots__ = ("_asked_at", "_first", "_kind", "_requests", "_seconds", "has_begun")
+    __slots__ = ("_asked_at", "_first", "_kind", "_requests", "_seconds", "_span", "has_begun")
 
-    def __init__(self, kind: str, requests: Counter, first: Histogram, seconds: Histogram) -> None:
+    def __init__(self, kind: str, requests: Counter, first: Histogram, seconds: Histogram, span: Span) -> None:
+        self._span = span
         self.has_begun = False
         self._kind = kind
         self._requests = requests
@@ -248,6 +269,7 @@ class MeasuredRequest:
         """The first event is there."""
         self.has_begun = True
         self._first.labels(self._kind).observe(time.monotonic() - self._asked_at)
+        self._span.add_event("first token")
 
     def __enter__(self) -> "MeasuredRequest":
         return self
@@ -264,6 +286,8 @@ class MeasuredRequest:
             case _:
                 outcome = "stopped"
         self._requests.labels(self._kind, outcome).inc()
+        self._span.set_attribute("colloquy.outcome", outcome)
+        self._span.end()
 
 
 class AuditMeter:
@@ -297,6 +321,13 @@ class JournalMeter:
         """Count a flush."""
         self._seconds.observe(seconds)
         self._events.observe(events)
+
+
+def _ids() -> dict[str, str]:
+    """What a span belongs to. Spans may have ids; labels of figures must not."""
+    around = circumstances()
+    known = {"run_id": around.run_id, "session_id": around.session_id, "user_id": around.user_id}
+    return {f"colloquy.{name}": str(value) for name, value in known.items() if value is not None}
 
 
 class _Sights(Collector):
