@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
@@ -24,8 +24,10 @@ _LONG = 40.0
 class Client:
     """Keeps what it was shown, and comes back to where it was."""
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, headers: Mapping[str, str] | None = None) -> None:
+        """`headers` say who it is, where somebody asks."""
         self.session_id = session_id
+        self._headers = headers or {}
         self.events: list[Event] = []
         """Events of the journal, in order."""
         self.frames: list[str] = []
@@ -59,7 +61,9 @@ class Client:
         """The first frame, as soon as the service does not ask any more to come back later."""
         async with asyncio.timeout(_LONG):
             while True:
-                self._socket = await connect(address, open_timeout=_LONG, max_queue=None)
+                self._socket = await connect(
+                    address, open_timeout=_LONG, max_queue=None, additional_headers=self._headers
+                )
                 try:
                     return json.loads(await self._socket.recv())
                 except ConnectionClosed as closed:

@@ -60,10 +60,12 @@ async def _live(stack: Stack, tally: Tally, seconds: float, seed: int, users: in
     for place in range(REPLICAS):
         await stack.start(place)
     _say(f"soaking    {users} users at {REPLICAS} processes for {seconds:g} s, seed {seed}")
-    people = [User(number, seed, stack, tally).live() for number in range(users)]
+    people = [User(number, seed, stack, tally) for number in range(users)]
+    for person in people:
+        await person.join()
     trouble = Trouble(stack, random.Random(seed), tally, pause)
     async with probed(stack, tally):
-        await _until_one_fails([*people, trouble.go_on()], seconds)
+        await _until_one_fails([*(person.live() for person in people), trouble.go_on()], seconds)
 
 
 async def _until_one_fails(lives: list[Coroutine[None, None, None]], seconds: float) -> None:
@@ -79,7 +81,7 @@ async def _until_one_fails(lives: list[Coroutine[None, None, None]], seconds: fl
 async def _look(stack: Stack, tally: Tally, home: Path) -> None:
     began = time.monotonic()
     services = stack.all_there
-    lines = await assert_all_is_well(stack.postgres.url, home / "data", stack.model, services, tally.accepted)
+    lines = await assert_all_is_well(stack, home / "data", tally.accepted)
     _say(*lines, f"quiet      {time.monotonic() - began:.1f} s after the last user had gone")
     for name, count in errors_told([*services, *stack.gone]).most_common(10):
         _say(f"log        {count} x {name}")

@@ -11,21 +11,20 @@ import asyncpg
 import httpx2
 
 from tests.acceptance.aftermath import assert_nothing_in_progress, database
-from tests.acceptance.narrator import Narrator
 from tests.acceptance.processes import Service
+from tests.soak.stack import Stack
 from tests.waiting import eventually
 
 _MORE_MIB = 150
 """What a process may have grown by over these minutes: caches, and memory that its allocator keeps."""
 
 
-async def assert_all_is_well(
-    url: str, data_dir: Path, model: Narrator, services: Sequence[Service], accepted: Sequence[tuple[str, str]]
-) -> list[str]:
+async def assert_all_is_well(stack: Stack, data_dir: Path, accepted: Sequence[tuple[str, str]]) -> list[str]:
     """Nothing is left, and nothing was lost; returns figures for people."""
+    url, services = stack.postgres.url, stack.all_there
     async with database(url) as connection:
-        await _stop_what_nobody_reads(connection, services)
-    await assert_nothing_in_progress(url, model, *services, log_may_tell_of_errors=True)
+        await _stop_what_nobody_reads(connection, stack)
+    await assert_nothing_in_progress(url, stack.model, *services, log_may_tell_of_errors=True)
     async with database(url) as connection:
         await _assert_accepted_is_answered(connection, accepted)
         orphans = await _assert_files_are_whole(connection, data_dir)
@@ -41,16 +40,17 @@ async def assert_all_is_well(
     ]
 
 
-async def _stop_what_nobody_reads(
-    connection: "asyncpg.Connection[asyncpg.Record]", services: Sequence[Service]
-) -> None:
+async def _stop_what_nobody_reads(connection: "asyncpg.Connection[asyncpg.Record]", stack: Stack) -> None:
     """End the runs whose users went away while a model talked without end, or a tool waited for their word."""
+    service = stack.all_there[0]
 
     async def is_nothing_running() -> bool:
-        rows = await connection.fetch("SELECT DISTINCT session_id FROM runs WHERE state <> 'finished'")
+        rows = await connection.fetch("SELECT DISTINCT session_id, owner_id FROM runs WHERE state <> 'finished'")
         for row in rows:
+            headers = stack.headers_of[str(row["owner_id"])]
             with suppress(httpx2.HTTPStatusError):  # it may have ended just now
-                await services[0].request("POST", f"/api/sessions/{row[0]}/interrupt", json={})
+                path = f"/api/sessions/{row['session_id']}/interrupt"
+                await service.request("POST", path, json={}, headers=headers)
         return not rows
 
     await eventually(is_nothing_running, 90)

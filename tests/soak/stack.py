@@ -31,6 +31,8 @@ class Stack:
         self.replicas: list[Service | None] = [None] * REPLICAS
         self.gone: list[Service] = []
         """Those that have ended."""
+        self.headers_of: dict[str, dict[str, str]] = {}
+        """How each user shows who they are."""
         self.memory: dict[int, int] = {}
         """Resident bytes of each process just after its start."""
         self._home = home
@@ -52,6 +54,10 @@ class Stack:
             "TIMEOUTS__DRAIN": "5",
             "LIMITS__FRAMES_PER_MINUTE": "30000",
             "CONTEXT__DEFAULT_WINDOW": "3000",
+            "AUTH_MODE": "accounts",
+            "PASSWORDS__MEMORY_KIB": "64",
+            **{f"GUESSING__{name}": "1000000" for name in ("PER_ACCOUNT", "PER_ADDRESS", "REGISTRATIONS_PER_ADDRESS")},
+            "LIMITS__STRANGERS_PER_ADDRESS": "1000",
         }
         service = Service(self._home / f"service-{self._started}", settings)
         with self._tally.timed("start of a process"):

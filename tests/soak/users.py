@@ -6,13 +6,13 @@ import hashlib
 import json
 import random
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import httpx2
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from tests.acceptance.client import Client, connected
+from tests.acceptance.client import Client
 from tests.acceptance.narrator import Narrator, at_pace, story
 from tests.acceptance.processes import Service
 from tests.fakes.script import Cut, Endless, Fault, Hang, Pause, Raw, Status, Stop, Text, call
@@ -22,7 +22,7 @@ from tests.soak.tally import Tally
 DISTURBANCES = (OSError, WebSocketException, httpx2.HTTPError, TimeoutError, asyncio.IncompleteReadError)
 """What a user sees of a service that is killed."""
 FLOOD = 3_000
-_WHOLE = ("stop",)
+_BUSY = (429, 503)
 
 Deed = Callable[["User"], Awaitable[None]]
 
@@ -56,6 +56,15 @@ class User:
         self.chance = random.Random(seed * 1_000 + number)
         self.stack = stack
         self.tally = tally
+        self.headers: dict[str, str] = {}
+        self.account = {"email": f"user-{number}@example.org", "password": f"the {number}th of many long words"}
+
+    async def join(self) -> None:
+        """Register, and make a key to show from now on."""
+        service = await self.service()
+        signed_in = await service.request("POST", "/api/auth/register", json=self.account)
+        self.headers = await made_key(service, _bearer(signed_in["access_token"]))
+        self.stack.headers_of[signed_in["user"]["id"]] = self.headers
 
     async def live(self) -> None:
         """Until cancelled. What the service answers wrong is raised; what its end does to a connection is not."""
@@ -66,12 +75,18 @@ class User:
                 async with asyncio.timeout(120):
                     await deed(self)
                 self.tally.deeds[name] += 1
-            except DISTURBANCES:
+            except DISTURBANCES as error:
+                if isinstance(error, httpx2.HTTPStatusError) and error.response.status_code not in _BUSY:
+                    raise AssertionError(f"{name} was answered {error.response.text}") from error
                 self.tally.disturbed[name] += 1
                 await asyncio.sleep(0.2)
 
     async def service(self) -> Service:
         return await self.stack.anyone(self.chance)
+
+    async def new_session(self, service: Service) -> str:
+        """The id of a fresh session of theirs."""
+        return (await service.request("POST", "/api/sessions", json={}, headers=self.headers))["id"]
 
     def identity(self) -> str:
         return str(uuid.UUID(int=self.chance.getrandbits(128)))
@@ -80,10 +95,33 @@ class User:
         self.tally.accepted.append((client.session_id, message_id))
 
 
+def _bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+async def made_key(service: Service, signed_in: dict[str, str]) -> dict[str, str]:
+    """The headers of a new key."""
+    wanted = {"name": "soak", "scopes": ["read", "write", "chat"]}
+    made = await service.request("POST", "/api/auth/api-keys", json=wanted, headers=signed_in)
+    return _bearer(made["key"])
+
+
 @contextlib.asynccontextmanager
-async def browser(service: Service):
-    async with httpx2.AsyncClient(base_url=service.address, timeout=60) as http:
+async def browser(user: User, service: Service) -> AsyncGenerator[httpx2.AsyncClient, None]:
+    async with httpx2.AsyncClient(base_url=service.address, timeout=60, headers=user.headers) as http:
         yield http
+
+
+@contextlib.asynccontextmanager
+async def connected(user: User, at: Service | None = None) -> AsyncGenerator[Client, None]:
+    """A client of a new session."""
+    service = at or await user.service()
+    client = Client(await user.new_session(service), user.headers)
+    await client.connect(service)
+    try:
+        yield client
+    finally:
+        await client.leave()
 
 
 # --- deeds -----------------------------------------------------------------------------------------------------------
@@ -91,7 +129,7 @@ async def browser(service: Service):
 
 async def talks(user: User) -> None:
     """A careful client: whatever happens, the message is taken once and its reply is read to its end."""
-    async with connected(await user.service()) as client:
+    async with connected(user) as client:
         for _ in range(user.chance.randint(1, 4)):
             question, message_id = (
                 f"{user.chance.choice(['short', 'long'])} {user.chance.randrange(6)}",
@@ -150,7 +188,7 @@ async def came_back(user: User, client: Client) -> None:
 
 
 async def stops(user: User) -> None:
-    async with connected(await user.service()) as client:
+    async with connected(user) as client:
         run_id = await client.ask(user.chance.choice(["endless", "silence", "long 1"]), user.identity())
         await asyncio.sleep(user.chance.uniform(0, 0.5))
         with user.tally.timed("interrupt until told"):
@@ -162,7 +200,7 @@ async def stops(user: User) -> None:
 
 
 async def changes_their_mind(user: User) -> None:
-    async with connected(await user.service()) as client:
+    async with connected(user) as client:
         for question in ("endless", "endless", "short 1"):
             await client.say(question, user.identity(), when_busy=user.chance.choice(["interrupt", "steer"]))
         await client.interrupt()
@@ -170,7 +208,7 @@ async def changes_their_mind(user: User) -> None:
 
 
 async def queues(user: User) -> None:
-    async with connected(await user.service()) as client:
+    async with connected(user) as client:
         names = [user.identity() for _ in range(3)]
         for number, message_id in enumerate(names):
             await client.say(f"short {number}", message_id, when_busy="queue")
@@ -180,13 +218,13 @@ async def queues(user: User) -> None:
 
 
 async def goes_away(user: User) -> None:
-    async with connected(await user.service()) as client:
+    async with connected(user) as client:
         await client.ask("long 2", user.identity())
         await client.cut()
 
 
 async def does_not_read(user: User) -> None:
-    async with connected(await user.service()) as client:
+    async with connected(user) as client:
         await client.ask("long 3", user.identity())
         client.socket.transport.pause_reading()
         await asyncio.sleep(2)
@@ -194,14 +232,14 @@ async def does_not_read(user: User) -> None:
 
 
 async def floods(user: User) -> None:
-    async with connected(await user.service()) as client:
+    async with connected(user) as client:
         for _ in range(FLOOD):
             await client.send({"type": "ping"})
         await client.until("pong", count=FLOOD // 2)
 
 
 async def sends_nonsense(user: User) -> None:
-    async with connected(await user.service()) as client:
+    async with connected(user) as client:
         await client.socket.send("{")
         await client.socket.send(b"\x00")
         await client.send({"type": "message", "content": "", "nonsense": 1})
@@ -209,20 +247,20 @@ async def sends_nonsense(user: User) -> None:
 
 
 async def meets_a_bad_model(user: User) -> None:
-    async with connected(await user.service()) as client:
+    async with connected(user) as client:
         run_id = await client.ask(user.chance.choice(FAILING), user.identity())
         await client.until("assistant_end", run_id=run_id)
         assert client.end(run_id)["finish_reason"] in ("error", "interrupted")
 
 
 async def uses_tools(user: User) -> None:
-    async with connected(await user.service()) as client:
+    async with connected(user) as client:
         run_id = await client.ask("tool", user.identity())
         await client.until("assistant_end", run_id=run_id)
 
 
 async def is_asked(user: User) -> None:
-    async with connected(await user.service()) as client:
+    async with connected(user) as client:
         run_id = await client.ask("risky", user.identity())
         if (await client.until("approval_required", "assistant_end"))["type"] == "approval_required":
             word = user.chance.choice(["approve", "reject"])
@@ -232,8 +270,8 @@ async def is_asked(user: User) -> None:
 
 async def asks_over_rest(user: User) -> None:
     service = await user.service()
-    session = await service.new_session()
-    async with browser(service) as http:
+    session = await user.new_session(service)
+    async with browser(user, service) as http:
         body = {"content": "short 4", "client_message_id": user.identity()}
         answers = [await http.post(f"/api/sessions/{session}/messages", json=body) for _ in range(2)]
         for answer in answers:
@@ -242,8 +280,8 @@ async def asks_over_rest(user: User) -> None:
 
 async def leaves_a_stream(user: User) -> None:
     service = await user.service()
-    session = await service.new_session()
-    async with browser(service) as http:
+    session = await user.new_session(service)
+    async with browser(user, service) as http:
         path, headers = f"/api/sessions/{session}/messages", {"accept": "text/event-stream"}
         async with http.stream("POST", path, json={"content": "long 5"}, headers=headers) as answer:
             async for line in answer.aiter_lines():
@@ -253,8 +291,8 @@ async def leaves_a_stream(user: User) -> None:
 
 async def keeps_files(user: User) -> None:
     service = await user.service()
-    session = await service.new_session()
-    async with browser(service) as http:
+    session = await user.new_session(service)
+    async with browser(user, service) as http:
         data = user.chance.randbytes(user.chance.randint(1, 200_000))
         kept = await http.post(f"/api/sessions/{session}/files", files={"file": ("a.bin", data)})
         if kept.status_code == 503:
@@ -268,7 +306,7 @@ async def keeps_files(user: User) -> None:
 
 async def deletes_under_the_run(user: User) -> None:
     service = await user.service()
-    async with connected(service) as client, browser(service) as http:
+    async with connected(user, service) as client, browser(user, service) as http:
         await client.ask("endless", user.identity())
         await client.until("text_delta")
         await http.delete(f"/api/sessions/{client.session_id}")
@@ -277,8 +315,10 @@ async def deletes_under_the_run(user: User) -> None:
 
 async def chats_in_the_other_dialect(user: User) -> None:
     service = await user.service()
-    session = await service.new_session()
-    async with connect(f"{service.address.replace('http', 'ws', 1)}/ws/chat") as socket:
+    session = await user.new_session(service)
+    async with connect(
+        f"{service.address.replace('http', 'ws', 1)}/ws/chat", additional_headers=user.headers
+    ) as socket:
         chat = {"message": "endless", "provider": "openai", "conversation_id": session}
         await socket.send(json.dumps({"type": "chat", "data": chat}))
         while (frame := json.loads(await socket.recv()))["type"] not in ("chunk", "error"):
@@ -288,6 +328,38 @@ async def chats_in_the_other_dialect(user: User) -> None:
         await socket.send(json.dumps({"type": "cancel", "session_id": frame["data"]["chat_session_id"]}))
         while json.loads(await socket.recv())["type"] not in ("cancelled", "done"):
             pass
+
+
+async def signs_in_and_out(user: User) -> None:
+    service = await user.service()
+    async with httpx2.AsyncClient(base_url=service.address, timeout=60) as http:
+        signed_in = (await http.post("/api/auth/login", json=user.account)).raise_for_status().json()
+        headers = _bearer(signed_in["access_token"])
+        (await http.get("/api/auth/me", headers=headers)).raise_for_status()
+        (await http.post("/api/auth/logout", json={}, headers=headers)).raise_for_status()
+        assert (await http.get("/api/auth/me", headers=headers)).status_code in (401, 503)
+
+
+async def takes_a_key_away(user: User) -> None:
+    """What the key opened ends, at whatever replica."""
+    service, other = await user.service(), await user.service()
+    signed_in = await service.request("POST", "/api/auth/login", json=user.account)
+    headers = _bearer(signed_in["access_token"])
+    made = await service.request(
+        "POST", "/api/auth/api-keys", json={"name": "stolen", "scopes": ["read", "chat"]}, headers=headers
+    )
+    client = Client(await user.new_session(service), _bearer(made["key"]))
+    await client.connect(other)
+    try:
+        run_id = await client.ask("endless", user.identity())
+        await client.until("text_delta")
+        await service.request("DELETE", f"/api/auth/api-keys/{made['api_key']['id']}", headers=headers)
+        with user.tally.timed("key taken away until closed"):
+            await client.read_on()
+        assert client.close_code in (4401, 1001, 1006, 1012, 1013), client.close_code
+    finally:
+        await client.leave()
+    assert run_id
 
 
 DEEDS: list[Deed] = [
@@ -307,4 +379,6 @@ DEEDS: list[Deed] = [
     *[keeps_files] * 2,
     deletes_under_the_run,
     chats_in_the_other_dialect,
+    signs_in_and_out,
+    takes_a_key_away,
 ]
