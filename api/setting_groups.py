@@ -40,6 +40,12 @@ class Limits(SettingGroup):
     """Messages that may wait in a session for the reply before them."""
     body_bytes: PositiveInt = 1_048_576
     """The largest body of an HTTP request."""
+    url_bytes: PositiveInt = 8_192
+    """The longest address of a request."""
+    head_bytes: PositiveInt = 32_768
+    """All headers of a request together, with its address."""
+    headers: PositiveInt = 100
+    """Headers of a request."""
     import_bytes: PositiveInt = 16_777_216
     """The largest document to be imported: personas and modules, or a session."""
     image_bytes: PositiveInt = 5_242_880
@@ -153,6 +159,10 @@ class Titles(SettingGroup):
 class Timeouts(SettingGroup):
     """How long is too long, in seconds."""
 
+    head: Seconds = 10
+    """For the headers of a request to come."""
+    body: Seconds = 60
+    """For its body to come, unless it comes at 16 KiB a second or more."""
     connect: Seconds = 10
     """To reach a model server."""
     first_token: Seconds = 120

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from api.http_guard import guarded_http
 from api.listening import CannotListen, bind
 from api.settings import Settings
 from db.binaries import find_binaries
@@ -228,7 +229,7 @@ def _config(settings: Settings, app: "FastAPI") -> uvicorn.Config:
         # Never more: at `info` uvicorn writes the query string of each socket, where some clients put their token.
         log_level=max(logging.WARNING, logging.getLevelNamesMapping()[settings.log_level.upper()]),
         access_log=False,
-        http="httptools",
+        http=guarded_http(settings),
         ws=guarded(settings.timeouts.stall),
         ws_max_size=settings.limits.frame_bytes,
         ws_ping_interval=settings.timeouts.ping_interval,

@@ -9,6 +9,7 @@ from typing import Any
 import uvicorn
 from pydantic import SecretStr
 
+from api.http_guard import guarded_http
 from api.listening import bind
 from api.main import create_app
 from api.settings import Settings
@@ -61,6 +62,7 @@ async def running_service(
                 log_config=None,
                 access_log=False,
                 lifespan="on",
+                http=guarded_http(settings),
                 ws=guarded(settings.timeouts.stall),
                 ws_max_size=settings.limits.frame_bytes,
                 ws_ping_interval=settings.timeouts.ping_interval,
