@@ -33,8 +33,8 @@ Key = Annotated[
 
 
 def _printable(name: str) -> str:
-    if not name.isprintable():
-        raise ValueError("must have printable characters only")
+    if not name.isprintable() or not name.strip("."):
+        raise ValueError("must have printable characters, and others than dots")
     return name
 
 

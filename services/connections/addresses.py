@@ -30,7 +30,7 @@ LOOPBACK: Final = ("127.0.0.0/8", "::1")
 _UNPRIVILEGED = 1024
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LONGEST = 2_000
-_RESOLVERS = 4
+_RESOLVERS = 16
 _ANSWERS = 16
 
 # Any address will do where only the form of a URL is looked at.

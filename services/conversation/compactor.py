@@ -180,7 +180,9 @@ class Compactor:
 
     async def _summarizer(self, casting: Casting) -> tuple[Provider, str]:
         settings = self._settings
-        if settings.connection is None and settings.model is None:
+        # A model without a connection is one of the operator's servers: a user's own has other ones.
+        is_users_own = settings.connection is None and not self._providers.has_made(casting.provider)
+        if is_users_own or (settings.connection is None and settings.model is None):
             return casting.provider, casting.model
         provider = self._providers.get(settings.connection) if settings.connection else casting.provider
         return provider, await self._providers.model_for(provider, settings.model)

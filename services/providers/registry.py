@@ -78,6 +78,10 @@ class Providers:
             self._made[name] = self._makers[name]()
         return self._made[name]
 
+    def has_made(self, provider: Provider) -> bool:
+        """Whether it is one of the operator's."""
+        return any(made is provider for made in self._made.values())
+
     async def model_for(self, provider: Provider, wanted: str | None = None) -> str:
         """The model to ask: `wanted`, else the connection's own default, else the first that it offers.
 

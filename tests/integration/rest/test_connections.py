@@ -119,7 +119,20 @@ async def test_a_name_can_be_used_once_and_not_for_what_the_service_has(http: ht
     problem(await http.post("/api/connections", json=body | {"name": saved["name"]}), 409, "conflict", "/name")
     renamed = await http.patch(f"/api/connections/{other['id']}", json={"name": saved["name"]})
     problem(renamed, 409, "conflict", "/name")
-    for name in ("openai", "Azure", "OLLAMA", "demo", str(uuid4()), uuid4().hex, "a/b", "a\nb", " ", "", "x" * 101):
+    for name in (
+        "openai",
+        "Azure",
+        "OLLAMA",
+        "demo",
+        str(uuid4()),
+        uuid4().hex,
+        "a/b",
+        "..",
+        "a\nb",
+        " ",
+        "",
+        "x" * 101,
+    ):
         answer = await http.post("/api/connections", json=body | {"name": name})
         problem(answer, 422, "invalid_request", "/name")
 

@@ -240,6 +240,20 @@ async def test_another_model_may_summarize(database_url: str, small: OpenAIFake,
     assert [request.body["model"] for request in small.requests] == ["fake-tiny", "fake-small"]
 
 
+async def test_a_users_own_server_summarizes_with_the_model_that_it_has(
+    database_url: str, small: OpenAIFake, database: asyncpg.Connection
+):
+    async with open_replica(database_url, small, context=CONTEXT | {"summary_model": "of-the-operator"}) as services:
+        own = {"name": "mine", "kind": "openai", "base_url": small.url, "default_model": "fake-small"}
+        await services.saved_connections.service.create(LOCAL_OWNER, own)
+        session_id = (await services.sessions.create(LOCAL_OWNER, connection="mine")).id
+        await write_history(database, session_id, 40)
+        small.reply(SUMMARY)
+        await say(services, session_id)
+    assert [request.body["model"] for request in small.requests] == ["fake-small", "fake-small"]
+    assert [row["kind"] for row in await summaries(database)] == ["summary"]
+
+
 async def test_summarizer_that_does_not_exist_is_no_reason_not_to_answer(
     database_url: str, small: OpenAIFake, database: asyncpg.Connection
 ):
