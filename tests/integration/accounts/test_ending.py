@@ -130,7 +130,10 @@ async def test_it_is_seen_without_the_connections_on_which_replicas_hear_of_each
     replicas: Replicas, ada: Visitor, behind: asyncpg.Connection
 ):
     async with open_everywhere(replicas, ada, ada.account.access_token) as ending:
-        cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity where query like 'LISTEN%'"
+        cut = """
+            select count(pg_terminate_backend(pid)) from pg_stat_activity
+            where query like 'LISTEN%' and datname = current_database()
+        """
         assert await behind.fetchval(cut) >= 2
         await behind.execute("update sign_ins set revoked_at = now() where user_id = $1", ada.user_id)
         await ending.all_end()
