@@ -4,7 +4,7 @@ Imported only by the modules that import a client.
 """
 
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -26,8 +26,13 @@ _SENT: Final = frozenset(
     ("host", "accept", "content-type", "content-length", "transfer-encoding", "connection", "user-agent")
 )
 _STREAMS: Final = ("text/event-stream", "application/x-ndjson")
+_LINES: Final = (b"\n",)
+_EVENTS: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
+"""The client of OpenAI keeps all lines of an event until an empty one comes."""
+_STREAMED: Final = ("/api/chat", "/chat/completions", "/responses")
+"""How paths end whose answers are read as they come; others are read as a whole, whatever their server calls them."""
 LONGEST_ANSWER: Final = 8 * 1024 * 1024
-"""Bytes of an answer that is read as a whole, and of a line of one that is read as it comes."""
+"""Bytes of an answer that is read as a whole, and of a line or event of one that is read as it comes."""
 
 
 def guarded_session(gate: Gate, max_connections: int) -> Callable[[], aiohttp.ClientSession]:
@@ -69,7 +74,8 @@ class GuardedTransport(httpx_aiohttp.AiohttpTransport):
         _only_ours(request.headers, self._credentials)
         response = await super().handle_async_request(request)
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _BoundedStream(response.stream, response.headers)
+        ends = _ends(request.url.path, response.status_code, response.headers, _LINES)
+        response.stream = _BoundedStream(response.stream, response.headers, ends)
         return response
 
 
@@ -85,7 +91,8 @@ class GuardedTransport2(httpx_aiohttp.httpx2.AiohttpTransport):
         _only_ours(request.headers, self._credentials)
         response = await super().handle_async_request(request)
         assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _BoundedStream2(response.stream, response.headers)
+        ends = _ends(request.url.path, response.status_code, response.headers, _EVENTS)
+        response.stream = _BoundedStream2(response.stream, response.headers, ends)
         return response
 
 
@@ -115,12 +122,13 @@ class _Checked(AbstractResolver):
 
 
 class _BoundedStream(httpx.AsyncByteStream):
-    def __init__(self, inner: httpx.AsyncByteStream, headers: Mapping[str, str]) -> None:
+    def __init__(self, inner: httpx.AsyncByteStream, headers: Mapping[str, str], ends: Sequence[bytes]) -> None:
         self._inner = inner
         self._headers = headers
+        self._ends = ends
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in _bounded(self._inner, self._headers):
+        async for chunk in _bounded(self._inner, self._headers, self._ends):
             yield chunk
 
     async def aclose(self) -> None:
@@ -128,29 +136,42 @@ class _BoundedStream(httpx.AsyncByteStream):
 
 
 class _BoundedStream2(httpx2.AsyncByteStream):
-    def __init__(self, inner: httpx2.AsyncByteStream, headers: Mapping[str, str]) -> None:
+    def __init__(self, inner: httpx2.AsyncByteStream, headers: Mapping[str, str], ends: Sequence[bytes]) -> None:
         self._inner = inner
         self._headers = headers
+        self._ends = ends
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in _bounded(self._inner, self._headers):
+        async for chunk in _bounded(self._inner, self._headers, self._ends):
             yield chunk
 
     async def aclose(self) -> None:
         await self._inner.aclose()
 
 
-async def _bounded(chunks: Any, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
+def _ends(path: str, status: int, headers: Mapping[str, str], ends: Sequence[bytes]) -> Sequence[bytes]:
+    """What ends a piece of the answer that is done with before the next one comes; nothing if it is read as a whole.
+
+    What the server says of its answer is not enough: where we want all of it, a stream without an end is as much as
+    the memory can hold.
+    """
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_stream = path.endswith(_STREAMED) and 200 <= status < 300 and kind in _STREAMS
+    return ends if is_stream else ()
+
+
+async def _bounded(chunks: Any, headers: Mapping[str, str], ends: Sequence[bytes]) -> AsyncIterator[bytes]:
     """Those chunks; raises `ProviderGarbled` at more than anybody may be made to keep."""
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise ProviderGarbled("The model server sends compressed answers, for which it was not asked.")
-    is_stream = headers.get("content-type", "").partition(";")[0].strip().lower() in _STREAMS
-    held = 0
+    held, before = 0, b""
     async for chunk in chunks:
-        end = chunk.rfind(b"\n") if is_stream else -1
-        held = len(chunk) - end - 1 if end >= 0 else held + len(chunk)
+        seen = before + chunk  # an end may come in two chunks
+        last = max((seen.rfind(end) + len(end) for end in ends if end in seen), default=None)
+        held = held + len(chunk) if last is None else len(seen) - last
         if held > LONGEST_ANSWER:
             raise ProviderGarbled("The model server sent more at once than anybody can use.")
+        before = seen[-3:]
         yield chunk
 
 

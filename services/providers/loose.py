@@ -1,7 +1,7 @@
 """Reading JSON that may not have the shape that its protocol promises."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -22,3 +22,13 @@ def words(value: Any) -> str:
 def items(value: Any) -> list[Any]:
     """`value` if it is a list, else an empty one."""
     return cast(list[Any], value) if isinstance(value, list) else []
+
+
+MOST_MODELS: Final = 5_000
+"""Models that are read of a server's list; the largest there are have hundreds."""
+_LONGEST_NAME = 500
+
+
+def model_name(*values: Any) -> str:
+    """The first of `values` that can be the name of a model, else nothing."""
+    return next((value for value in map(words, values) if 0 < len(value) <= _LONGEST_NAME), "")

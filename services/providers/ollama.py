@@ -16,7 +16,7 @@ from services.providers.base import ProviderKind, ProviderTimeouts
 from services.providers.controls import refuse_inexpressible
 from services.providers.faults import Complaints
 from services.providers.gate import Gate
-from services.providers.loose import count, items, mapping, words
+from services.providers.loose import MOST_MODELS, count, items, mapping, model_name
 from services.providers.ollama_chat import OllamaReader
 from services.providers.patience import Patience
 from services.providers.pictures import has_pictures, without_pictures
@@ -84,8 +84,8 @@ class OllamaProvider:
     async def models(self) -> list[ModelInfo]:
         """The models that are installed, sorted by id."""
         answer = mapping(await self._ask("GET", "/api/tags"))
-        entries = [mapping(entry) for entry in items(answer.get("models"))]
-        ids = {words(entry.get("model")) or words(entry.get("name")) for entry in entries}
+        entries = [mapping(entry) for entry in items(answer.get("models"))[:MOST_MODELS]]
+        ids = {model_name(entry.get("model"), entry.get("name")) for entry in entries}
         return [ModelInfo(id) for id in sorted(ids - {""})]
 
     async def context_window(self, model: str, controls: Mapping[str, Any] | None = None) -> int | None:

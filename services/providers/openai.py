@@ -18,7 +18,7 @@ from services.providers.chat_completions import ChatCompletions
 from services.providers.controls import refuse_inexpressible
 from services.providers.faults import Complaints
 from services.providers.gate import Gate
-from services.providers.loose import items, mapping, words
+from services.providers.loose import MOST_MODELS, items, mapping, model_name
 from services.providers.patience import Patience
 from services.providers.pictures import has_pictures
 from services.providers.responses import Responses
@@ -96,8 +96,8 @@ class OpenAIProvider:
         client = await self._connected()
         with Patience(_LIST_TIMEOUT, "its list of models"):
             answer = await client.get("/models")
-        entries = [mapping(entry) for entry in items(mapping(answer).get("data"))]
-        found = {id: window_in(entry) or openai_window(id) for entry in entries if (id := words(entry.get("id")))}
+        entries = [mapping(entry) for entry in items(mapping(answer).get("data"))[:MOST_MODELS]]
+        found = {id: window_in(entry) or openai_window(id) for entry in entries if (id := model_name(entry.get("id")))}
         return [ModelInfo(id, found[id]) for id in sorted(found)]
 
     async def context_window(self, model: str, controls: Mapping[str, Any] | None = None) -> int | None:

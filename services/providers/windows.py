@@ -31,6 +31,9 @@ _OPENAI = {
     "o4": 200_000,
     "codex-mini": 200_000,
 }
+_PREFIXES = {re.compile(rf"{re.escape(prefix)}($|[-.:])"): prefix for prefix in _OPENAI}
+_MOST_REMEMBERED = 1_000
+"""Models: their names are what somebody has asked for, whether there are such models or not."""
 _ASK_AGAIN_AFTER = 60.0
 _LONGEST_QUESTION = 2.0
 
@@ -59,6 +62,9 @@ class ContextWindows:
                 window = await self._ask(model)
         except (ProviderError, TimeoutError):
             window = None
+        for remembered in (self._known, self._unknown_until):
+            if len(remembered) >= _MOST_REMEMBERED:
+                remembered.clear()
         if window is None:
             self._unknown_until[model] = monotonic() + _ASK_AGAIN_AFTER
         else:
@@ -78,5 +84,5 @@ def window_in(entry: Mapping[str, Any]) -> int | None:
 def openai_window(model: str) -> int | None:
     """The window of a well-known OpenAI model."""
     name = model.rpartition("/")[2].lower()
-    fits = [prefix for prefix in _OPENAI if re.match(rf"{re.escape(prefix)}($|[-.:])", name)]
+    fits = [prefix for pattern, prefix in _PREFIXES.items() if pattern.match(name)]
     return _OPENAI[max(fits, key=len)] if fits else None

@@ -243,13 +243,19 @@ async def test_a_client_leads_to_its_own_place_only(allowed: OpenAIFake) -> None
 
 
 @pytest.mark.parametrize("kind", ["openai", "ollama"])
-@pytest.mark.parametrize("form", ["one long line", "a body without an end", "compressed"])
+@pytest.mark.parametrize(
+    "form",
+    ["one long line", "many lines of one event", "lines where all is wanted", "a body without an end", "compressed"],
+)
 async def test_an_answer_that_never_ends_is_given_up_before_it_fills_the_memory(kind: str, form: str) -> None:
     sent = 0
 
     async def flood(request: web.Request) -> web.StreamResponse:
         nonlocal sent
-        streams = form == "one long line" and request.method == "POST"
+        streams = form == "lines where all is wanted" or ("line" in form and request.method == "POST")
+        # Events end with an empty line, and what Ollama sends with each line.
+        many = b"data: %s\n" % (b"x" * 1_000) if kind == "openai" else b"x"
+        piece = {"many lines of one event": many, "lines where all is wanted": b"data: 1\n\n"}.get(form, b"x")
         kinds = {"openai": "text/event-stream", "ollama": "application/x-ndjson"}
         headers = {"content-type": kinds[kind] if streams else "application/json"}
         if form == "compressed":
@@ -258,7 +264,7 @@ async def test_an_answer_that_never_ends_is_given_up_before_it_fills_the_memory(
         await response.prepare(request)
         try:
             while sent < 200 * 2**20:
-                await response.write(b"x" * 2**18)
+                await response.write(piece * (2**18 // len(piece)))
                 sent += 2**18
         except (ConnectionError, aiohttp.ClientError):
             pass
@@ -287,3 +293,27 @@ async def test_a_name_that_cannot_be_resolved_is_told_without_its_addresses() ->
     assert isinstance(refused.value, AddressNotAllowed)
     assert "10.1.2.3" not in f"{refused.value.message} {refused.value.details}"
     assert not isinstance(refused.value, ProviderUnreachable)
+
+
+@pytest.mark.parametrize("kind", ["openai", "ollama"])
+async def test_of_a_list_of_countless_models_as_many_are_read_as_anybody_has(kind: str) -> None:
+    entries = [{"id": f"model-{number}", "name": f"model-{number}"} for number in range(60_000)]
+    entries[0] = {"id": "m" * 100_000, "name": "m" * 100_000}
+
+    async def listed(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"data": entries, "models": entries})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", listed)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, SERVER, 0).start()
+    provider = connection(kind, f"http://{SERVER}:{runner.addresses[0][1]}/v1", None, SERVER)
+    try:
+        models = await provider.models()
+    finally:
+        await provider.aclose()
+        await runner.cleanup()
+
+    assert len(models) == 4_999
+    assert max(len(model.id) for model in models) < 100
