@@ -13,7 +13,7 @@ from PIL import Image
 from api.middleware.authentication import PUBLIC
 from services.accounts.secrets import SecretKeys
 from services.accounts.tokens import AccessTokens
-from tests.integration.auth.conftest import PASSWORD, Person, address, bearer, registered
+from tests.integration.auth.conftest import PASSWORD, Person, address, bearer, logged_in, registered
 from tests.integration.rest.reading import problem
 from tests.postgres import TestServer
 from tests.service import accounts_settings, running_service
@@ -169,7 +169,12 @@ async def test_a_key_may_do_what_it_was_given(http: httpx2.AsyncClient, ada: Per
 async def strict_service(postgres: TestServer, migrated_template: str) -> AsyncGenerator[str, None]:
     """The base URL of a service that lets people try three times, and that stands behind a proxy on this machine."""
     guessing = {"per_account_and_address": 3, "per_account": 5, "per_address": 30, "registrations_per_address": 3}
-    settings = accounts_settings(guessing=guessing, trusted_proxies="127.0.0.1", allowed_origins=("https://a.example",))
+    settings = accounts_settings(
+        guessing=guessing,
+        limits={"sign_ins_per_user": 3},
+        trusted_proxies="127.0.0.1",
+        allowed_origins=("https://a.example",),
+    )
     async with postgres.database(migrated_template) as url, running_service(settings, url) as base_url:
         yield base_url
 
@@ -276,3 +281,12 @@ async def test_an_object_of_countless_names_is_refused_before_each_is_looked_at(
     headers = {**ada.headers, "content-type": "application/json"}
 
     problem(await http.post("/api/personas", content=many, headers=headers), 400, "malformed_json")
+
+
+async def test_one_device_too_many_ends_the_sign_in_of_the_oldest(strict: httpx2.AsyncClient) -> None:
+    ada = await registered(strict)
+    others = [await logged_in(strict, ada.email) for _ in range(3)]
+
+    alive = [(await strict.get("/api/auth/me", headers=one.headers)).status_code for one in (ada, *others)]
+
+    assert alive == [401, 200, 200, 200]

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import asyncpg
 import httpx2
 import pytest
+from pwdlib.hashers.argon2 import Argon2Hasher
 
 from tests.integration.auth.conftest import PASSWORD, Person, address, bearer, logged_in, person, registered
 from tests.integration.rest.reading import problem
@@ -334,3 +335,48 @@ async def test_what_people_may_not_say_of_themselves_is_refused(
 
     problem(answer, 422, "invalid_request", f"/{next(iter(body))}")
     assert (await me(http, ada.access_token)).json() == ada.user
+
+
+async def test_a_password_that_was_kept_at_another_price_is_kept_at_todays(
+    http: httpx2.AsyncClient, ada: Person, database: asyncpg.Connection
+) -> None:
+    cheaper = Argon2Hasher(time_cost=1, memory_cost=16, parallelism=1).hash(PASSWORD)
+    await database.execute("update users set password_hash = $1 where id = $2", cheaper, ada.id)
+
+    await logged_in(http, ada.email)
+
+    stored = await database.fetchval("select password_hash from users where id = $1", ada.id)
+    assert stored.startswith("$argon2id$v=19$m=8,t=1,p=1$")
+    assert (await logged_in(http, ada.email)).id == ada.id
+    assert (await me(http, ada.access_token)).status_code == 200
+
+
+async def test_nobody_who_has_the_old_password_gets_in_while_it_is_changed(
+    http: httpx2.AsyncClient, ada: Person, database: asyncpg.Connection
+) -> None:
+    passwords = [PASSWORD, "another good one"]
+    for current, new in (passwords, passwords[::-1]) * 2:
+        old = {"email": ada.email, "password": current}
+        changing = http.post(
+            "/api/auth/me/password", json={"current_password": current, "new_password": new}, headers=ada.headers
+        )
+        changed, *_ = await asyncio.gather(changing, *(http.post("/api/auth/login", json=old) for _ in range(4)))
+        assert changed.status_code == 204
+        alive = await database.fetch("select id from sign_ins where user_id = $1 and revoked_at is null", ada.id)
+        assert len(alive) == 1
+    http.cookies.clear()
+
+
+async def test_of_a_sign_in_that_ends_while_it_goes_on_nothing_is_left(http: httpx2.AsyncClient, ada: Person) -> None:
+    answers = await asyncio.gather(
+        http.post(REFRESH, json={"refresh_token": ada.refresh_token}),
+        http.post("/api/auth/logout", headers=ada.headers),
+        http.post(REFRESH, json={"refresh_token": ada.refresh_token}),
+    )
+    http.cookies.clear()
+
+    given = [answer.json() for answer in answers if answer.status_code == 200]
+    for tokens in given:
+        assert (await me(http, tokens["access_token"])).status_code == 401
+        assert (await refreshed(http, tokens["refresh_token"])).status_code == 401
+    assert answers[1].status_code in (204, 401)
