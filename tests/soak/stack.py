@@ -106,11 +106,13 @@ class Trouble:
 
     async def go_on(self) -> None:
         """Until cancelled: every fault once in some order, then again in another."""
-        while True:
+        while not _is_cancelled():
             for fault in self._chance.sample(self._faults, len(self._faults)):
                 await asyncio.sleep(self._pause * self._chance.uniform(0.6, 1.4))
                 self._tally.faults[getattr(fault, "__name__", "?")] += 1
                 await whatever_happens(fault())  # what is broken is mended also at the end
+                if _is_cancelled():
+                    break
 
     async def kill_a_replica(self) -> None:
         place = self._chance.randrange(REPLICAS)
@@ -145,6 +147,11 @@ class Trouble:
 
     async def end_connections(self) -> None:
         await self._stack.postgres.end_connections()
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 @contextlib.asynccontextmanager
