@@ -12,6 +12,7 @@ from db.stores.schema import SchemaStore
 from db.stores.usage import UsageStore
 from services.database import DatabaseInspector
 from services.idempotency import Idempotency
+from services.pace import Pace
 from services.usage.quota import Quota
 from services.usage.reports import UsageReports
 
@@ -24,6 +25,7 @@ class Bookkeeping:
     quota: Quota
     usage: UsageReports
     inspector: DatabaseInspector
+    pace: Pace
 
 
 async def open_bookkeeping(
@@ -35,4 +37,6 @@ async def open_bookkeeping(
     store = UsageStore(database)
     quota = Quota(store, tokens_per_day=settings.limits.tokens_per_user_day)
     inspector = DatabaseInspector(database, SchemaStore(database), newest_migration=len(read_migrations()))
-    return Bookkeeping(idempotency, quota, UsageReports(store, quota), inspector)
+    return Bookkeeping(
+        idempotency, quota, UsageReports(store, quota), inspector, Pace(settings.limits.requests_per_minute)
+    )

@@ -23,13 +23,15 @@ def services_of(connection: HTTPConnection) -> Services:
 
 
 async def caller_of(connection: HTTPConnection) -> Caller:
-    """Who asks; looked up once for each request. Raises `NotAuthenticated`."""
+    """Who asks; looked up once for each request. Raises `NotAuthenticated`, `TooManyRequests`."""
     state = connection.scope.setdefault("state", {})
     if "caller" not in state:
         authenticator = services_of(connection).access.authenticator
         caller = await authenticator.authenticate(shown_by(connection))
         around = circumstances()
         around.user_id, around.credential = caller.user_id, caller.credential
+        if connection.scope["type"] == "http":  # sockets have frames to be counted
+            state["allowance"] = services_of(connection).bookkeeping.pace.spend(caller.user_id)
         state["caller"] = caller
     return state["caller"]
 

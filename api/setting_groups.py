@@ -34,6 +34,8 @@ class Limits(SettingGroup):
     """API keys that one user may have."""
     runs_per_user: PositiveInt = 100
     """Replies of one user that may be in the making at once."""
+    requests_per_minute: NonNegativeInt = 3_000
+    """Requests that one user may send to one process in a minute; 0 is as many as they like."""
     tokens_per_user_day: NonNegativeInt = 0
     """Tokens that one user may use from midnight to midnight UTC; 0 is as many as they like."""
     queued_per_session: PositiveInt = 20

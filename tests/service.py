@@ -21,6 +21,7 @@ _PLAIN = {
     "default_provider": "demo",
     "first_run_content": False,
     "titles": {"enabled": False},
+    "limits": {"requests_per_minute": 0},  # tests ask faster than anybody
     "secret_key": "Nq0zJ8vYw3bTfLr6XgK1mUe9HsPd4CaI7oBxV2nS5yQ",
 }
 _QUICK = {

@@ -15,6 +15,7 @@ from api.middleware.hosts import TrustedHosts
 from api.middleware.methods import Methods, Resources
 from api.middleware.not_modified import NotModified
 from api.middleware.origins import OwnOrigins
+from api.middleware.pacing import Pacing
 from api.middleware.proxies import TrustedProxies
 from api.middleware.request_id import RequestId
 from api.middleware.security_headers import SecurityHeaders
@@ -33,7 +34,17 @@ _SENT = [
 _FORM_AROUND_A_FILE = 16_384
 _ABOUT_ONESELF = 16_384
 """Addresses, passwords, codes: nothing long is taken from people who need not even have an account."""
-_READ = ["etag", "link", "location", "retry-after", "www-authenticate", "x-request-id", "idempotency-replayed"]
+_READ = [
+    "etag",
+    "link",
+    "location",
+    "retry-after",
+    "www-authenticate",
+    "x-request-id",
+    "idempotency-replayed",
+    "ratelimit",
+    "ratelimit-policy",
+]
 
 
 def add_middleware(app: FastAPI, settings: Settings, routes: Iterable[BaseRoute], observe: Observer) -> None:
@@ -44,6 +55,7 @@ def add_middleware(app: FastAPI, settings: Settings, routes: Iterable[BaseRoute]
         Middleware(Surroundings),
         Middleware(Access, observe=observe),
         Middleware(SecurityHeaders),
+        Middleware(Pacing),
         Middleware(NotModified),
         Middleware(Failures),
         Middleware(TrustedHosts, names=(settings.host, *settings.trusted_hosts)),

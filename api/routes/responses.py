@@ -24,7 +24,7 @@ _MEANINGS = {
 }
 _NOT_MODIFIED: Responses = {304: {"description": "It is still what If-None-Match names."}}
 _ANY_REQUEST = (400, 422, 500, 503)
-_ANY_CALLER = (401, 403)
+_ANY_CALLER = (401, 403, 429)
 _ANY_CHANGE = (403, 413, 415)
 
 

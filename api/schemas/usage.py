@@ -10,7 +10,7 @@ from db.stores.usage import UsageSum
 from services.usage.reports import UsageReport
 
 
-class UsageCounts(Answer):
+class UsageTokens(Answer):
     """Tokens, as the models' servers have counted them."""
 
     model_config = ConfigDict(from_attributes=True)
@@ -22,7 +22,7 @@ class UsageCounts(Answer):
     estimated_tokens: int = Field(description="Beside these: our own count of what servers told nothing of.")
 
 
-class UsageItem(UsageCounts):
+class UsageItem(UsageTokens):
     """What belongs together."""
 
     key: str | None = Field(
@@ -45,7 +45,7 @@ class UsageOverview(Answer):
 
     since: datetime = Field(serialization_alias="from")
     until: datetime = Field(serialization_alias="to")
-    total: UsageCounts
+    total: UsageTokens
     items: list[UsageItem] = Field(description="Days in order; otherwise what was used most first.")
     is_whole: bool = Field(description="There are no more groups than these.")
     allowance: UsageAllowance
@@ -63,5 +63,5 @@ class UsageOverview(Answer):
         )
 
 
-def _counts(sum: UsageSum) -> UsageCounts:
-    return UsageCounts.model_validate(sum)
+def _counts(sum: UsageSum) -> UsageTokens:
+    return UsageTokens.model_validate(sum)

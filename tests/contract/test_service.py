@@ -14,7 +14,7 @@ _RUN = ("run", "--max-examples", "2", "--seed", "7", "--continue-on-failure", "-
 
 @pytest.mark.timeout(300)
 async def test_no_request_that_can_be_thought_of_breaks_the_contract(database_url: str, tmp_path: Path) -> None:
-    settings = local_settings(data_dir=tmp_path)
+    settings = local_settings(data_dir=tmp_path, limits={"requests_per_minute": 0})
     async with running_service(settings, database_url) as base_url:
         status, said = await schemathesis(*_RUN, f"{base_url}/openapi.json", cwd=tmp_path)
 
