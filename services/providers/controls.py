@@ -66,7 +66,11 @@ def _one_of(*choices: Any) -> tuple[str, Check, Schema]:
             raise ValueError(values)
         return value
 
-    return values, check, {"enum": list(choices)}
+    words = [choice for choice in choices if isinstance(choice, str)]
+    kinds: list[Schema] = [{"type": "string", "enum": words}] if words else []
+    # Of true and false, whoever may have one may have the other; mixed lists are none that programs have a type for.
+    kinds += [{"type": "boolean"}] if len(words) < len(choices) else []
+    return values, check, kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
 
 
 def _stop(value: Any) -> list[str]:
@@ -122,10 +126,10 @@ def _response_format(value: Any) -> dict[str, Any]:
 
 _RESPONSE_FORMAT_SCHEMA: Schema = {
     "anyOf": [
-        {"enum": ["text", "json"]},
+        {"type": "string", "enum": ["text", "json"]},
         {
             "type": "object",
-            "properties": {"type": {"enum": ["text", "json"]}},
+            "properties": {"type": {"type": "string", "enum": ["text", "json"]}},
             "required": ["type"],
             "additionalProperties": False,
         },
@@ -158,7 +162,7 @@ def _tool_choice(value: Any) -> str | dict[str, str]:
 
 _TOOL_CHOICE_SCHEMA: Schema = {
     "anyOf": [
-        {"enum": ["auto", "none", "required"]},
+        {"type": "string", "enum": ["auto", "none", "required"]},
         {
             "type": "object",
             "properties": {"name": {"type": "string", "pattern": f"^{_NAME.pattern}$"}},
