@@ -1,8 +1,8 @@
 """Settings that belong together: each group's are written GROUP__NAME. The text under a field is its explanation."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -130,6 +130,12 @@ class Passwords(SettingGroup):
     """Verifications at once."""
     waiting: PositiveInt = 50
     """Further ones that may wait; beyond that people are asked to come again."""
+
+    @model_validator(mode="after")
+    def _has_memory_for_its_lanes(self) -> Self:
+        if self.memory_kib < 8 * self.lanes:
+            raise ValueError(f"MEMORY_KIB={self.memory_kib} is less than eight times LANES={self.lanes}")
+        return self
 
 
 class Guessing(SettingGroup):

@@ -80,9 +80,14 @@ def _http_address(text: str) -> str:
 
 def _network(text: str) -> str:
     try:
-        return str(ipaddress.ip_network(text, strict=False))
+        network = ipaddress.ip_network(text, strict=False)
     except ValueError as error:
         raise ValueError(f"{text!r} is no address or network such as 10.0.0.0/8") from error
+    if network.prefixlen == 0:
+        raise ValueError(
+            f"{text} is everybody: whoever likes could choose the address that attempts to sign in are counted by"
+        )
+    return str(network)
 
 
 def _place(text: str) -> str:

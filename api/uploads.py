@@ -14,6 +14,7 @@ from services.errors import InvalidRequest
 
 FIELD = "file"
 _LONGEST_HEADER = 16_384
+_MOST_PARTS = 100
 
 FORM = {
     "requestBody": {
@@ -113,6 +114,7 @@ class _Form:
         self._header = bytearray()
         self._value = bytearray()
         self._disposition = b""
+        self._parts = 0
         try:
             self._parser = MultipartParser(
                 boundary,
@@ -142,6 +144,9 @@ class _Form:
         return steps
 
     def _on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > _MOST_PARTS:
+            raise MalformedForm(f"A form has at most {_MOST_PARTS} parts.")
         self._disposition = b""
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:

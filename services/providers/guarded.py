@@ -3,8 +3,11 @@
 Imported only by the modules that import a client.
 """
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
+from functools import partial
+from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
@@ -13,6 +16,9 @@ import httpx2
 import httpx_aiohttp
 import httpx_aiohttp.httpx2
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_parser import RawResponseMessage
+from aiohttp.streams import StreamReader
 
 from services.errors import ProviderGarbled
 from services.providers.gate import Gate
@@ -31,6 +37,8 @@ _EVENTS: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
 """The client of OpenAI keeps all lines of an event until an empty one comes."""
 _STREAMED: Final = ("/api/chat", "/chat/completions", "/responses")
 """How paths end whose answers are read as they come; others are read as a whole, whatever their server calls them."""
+_INTERIM: Final = 20
+"""Answers of status 1xx in a row."""
 LONGEST_ANSWER: Final = 8 * 1024 * 1024
 """Bytes of an answer that is read as a whole, and of a line or event of one that is read as it comes."""
 
@@ -57,6 +65,8 @@ def guarded_session(gate: Gate, max_connections: int) -> Callable[[], aiohttp.Cl
             resolver=_Checked(gate),
             use_dns_cache=False,
         )
+        # aiohttp has no setting for it.
+        connector._factory = partial(_handler, asyncio.get_running_loop())  # pyright: ignore[reportPrivateUsage]
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
     return session
@@ -94,6 +104,29 @@ class GuardedTransport2(httpx_aiohttp.httpx2.AiohttpTransport):
         ends = _ends(request.url.path, response.status_code, response.headers, _EVENTS)
         response.stream = _BoundedStream2(response.stream, response.headers, ends)
         return response
+
+
+class _Terse(ResponseHandler):
+    """Takes a few interim answers before the answer: of a hundred thousand aiohttp passes over each at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._interim = 0
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Take the next answer that was read; hang up on whoever says too often that there will be one."""
+        self._interim = self._interim + 1 if data[0].code < HTTPStatus.OK else 0
+        if self._interim > _INTERIM:
+            if self.transport is not None:
+                self.transport.abort()
+            if self._interim == _INTERIM + 1:
+                self.set_exception(aiohttp.ServerDisconnectedError("too many interim answers"))
+            return
+        super().feed_data(data, size)
+
+
+def _handler(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+    return _Terse(loop)
 
 
 class _Checked(AbstractResolver):

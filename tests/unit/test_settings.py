@@ -244,6 +244,20 @@ def test_a_trusted_host_is_a_name(monkeypatch: pytest.MonkeyPatch, host: str) ->
     assert "is not a name such as chat.example.org" in refusal()
 
 
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
+def test_nobody_can_be_told_to_trust_everybody_as_a_proxy(monkeypatch: pytest.MonkeyPatch, network: str) -> None:
+    monkeypatch.setenv("TRUSTED_PROXIES", network)
+    with pytest.raises(BadSettings, match="everybody"):
+        load_settings(None)
+
+
+def test_passwords_have_memory_for_their_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSWORDS__LANES", "16")
+    monkeypatch.setenv("PASSWORDS__MEMORY_KIB", "127")
+    with pytest.raises(BadSettings, match="LANES=16"):
+        load_settings(None)
+
+
 def test_trusted_proxies_are_addresses_or_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(monkeypatch, TRUSTED_PROXIES="10.1.2.3/8, ::1,192.0.2.7")
     assert settings.trusted_proxies == ("10.0.0.0/8", "::1/128", "192.0.2.7/32")

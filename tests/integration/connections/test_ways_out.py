@@ -1,6 +1,8 @@
 """A connection of a user leads to its own server and nowhere else, through the real clients."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -317,3 +319,23 @@ async def test_of_a_list_of_countless_models_as_many_are_read_as_anybody_has(kin
 
     assert len(models) == 4_999
     assert max(len(model.id) for model in models) < 100
+
+
+@pytest.mark.parametrize("kind", ["openai", "ollama"])
+async def test_a_server_that_only_ever_promises_an_answer_is_hung_up_on(kind: str) -> None:
+    sent = 0
+
+    async def promise(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        with suppress(ConnectionError):
+            while sent < 200 * 2**20:
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000)
+                await writer.drain()
+                sent += 25_000
+        writer.close()
+
+    async with await asyncio.start_server(promise, SERVER, 0) as server:
+        codes = await ask(connection(kind, f"http://{SERVER}:{server.sockets[0].getsockname()[1]}/v1", None, SERVER))
+
+    assert set(codes) == {"provider_unreachable"}
+    assert sent < 60 * 2**20

@@ -378,3 +378,13 @@ async def test_the_loop_does_not_stall_while_a_large_file_comes_in(http: httpx2.
     assert answered > 10
     assert task.result().json()["characters"] == 1_000_000
     assert "Only the first" in task.result().json()["text_note"]
+
+
+async def test_a_form_of_countless_parts_is_given_up(http: httpx2.AsyncClient, session_id: str) -> None:
+    part = b'--x\r\ncontent-disposition: form-data; name="other"\r\n\r\n\r\n'
+    file = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.txt"\r\n\r\na\r\n--x--\r\n'
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    url = f"/api/sessions/{session_id}/files"
+
+    assert (await http.post(url, content=part * 99 + file, headers=headers)).status_code == 201
+    problem(await http.post(url, content=part * 100 + file, headers=headers), 400, "malformed_form")
