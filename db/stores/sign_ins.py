@@ -15,6 +15,9 @@ Ending = Literal["logout", "password", "disabled", "reuse", "replaced"]
 """Why a sign-in was ended: by its user, by a new password, by an administrator, because a used token came back, or
 because there were too many."""
 
+_USED_TOKENS_KEPT = 1_000
+"""Of one sign-in, so that one of them that comes back ends it: ten days of them, where each lasts a quarter hour."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewSignIn:
@@ -217,6 +220,17 @@ async def _use(
         token_hash,
         next_hash,
         seconds,
+    )
+    # Whoever refreshes without pause must not fill the disk. A copy of a token as old as that opens nothing either.
+    await connection.execute(
+        """
+        DELETE FROM refresh_tokens WHERE sign_in_id = $1 AND used_at < (
+            SELECT used_at FROM refresh_tokens WHERE sign_in_id = $1 AND used_at IS NOT NULL
+            ORDER BY used_at DESC OFFSET $2 LIMIT 1
+        )
+        """,
+        sign_in_id,
+        _USED_TOKENS_KEPT,
     )
 
 

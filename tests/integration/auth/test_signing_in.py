@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from uuid import UUID
 
 import asyncpg
 import httpx2
@@ -380,3 +381,23 @@ async def test_of_a_sign_in_that_ends_while_it_goes_on_nothing_is_left(http: htt
         assert (await me(http, tokens["access_token"])).status_code == 401
         assert (await refreshed(http, tokens["refresh_token"])).status_code == 401
     assert answers[1].status_code in (204, 401)
+
+
+async def test_whoever_refreshes_without_pause_does_not_fill_the_disk(
+    http: httpx2.AsyncClient, ada: Person, database: asyncpg.Connection
+) -> None:
+    sign_in = await database.fetchval("SELECT id FROM sign_ins WHERE user_id = $1", UUID(ada.id))
+    await database.execute(
+        """
+        INSERT INTO refresh_tokens (hash, sign_in_id, used_at)
+        SELECT sha256(n::text::bytea), $1, now() - make_interval(secs => n) FROM generate_series(1, 3000) AS n
+        """,
+        sign_in,
+    )
+
+    assert (await http.post("/api/auth/refresh", json={"refresh_token": ada.refresh_token})).status_code == 200
+
+    kept = await database.fetchval("SELECT count(*) FROM refresh_tokens WHERE sign_in_id = $1", sign_in)
+    assert kept == 1_002  # what follows, and the latest that are used up
+    again = await http.post("/api/auth/refresh", json={"refresh_token": ada.refresh_token})
+    assert again.status_code == 200  # the one used last is known as ever
