@@ -94,7 +94,9 @@ def writing(path: Path) -> Generator[ArchiveWriter, None, None]:
     if path.exists():
         raise FileExistsError(path)
     unfinished = path.with_name(f"{path.name}.part")
-    descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    unfinished.unlink(missing_ok=True)
+    # In a folder of everybody's, somebody may have put a file or a link of theirs there.
+    descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file, tempfile.TemporaryFile() as checksums:
             with zipfile.ZipFile(file, "w", compresslevel=1) as archive:

@@ -397,6 +397,21 @@ async def test_a_file_that_is_there_is_not_written_over(lived_in: str, data_dir:
     assert list(file.parent.glob("*.part")) == []
 
 
+async def test_what_somebody_has_put_in_the_place_of_a_draft_is_neither_written_to_nor_kept(
+    lived_in: str, data_dir: Path, file: Path
+) -> None:
+    theirs = file.with_name("theirs")
+    theirs.write_bytes(b"precious")
+    theirs.chmod(0o666)
+    draft = file.with_name(f"{file.name}.part")
+    for put in (draft.symlink_to, draft.hardlink_to):
+        put(theirs)
+        await save(lived_in, data_dir, file, version="1")
+        assert theirs.read_bytes() == b"precious"
+        assert file.stat().st_mode & 0o777 == 0o600
+        file.unlink()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_memory_does_not_grow_with_what_there_is(
     lived_in: str, empty_database_url: str, data_dir: Path, tmp_path: Path
