@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from api.dependencies import Connections, CurrentUser, ExpectedVersion, takes_json
 from api.routes.responses import problems
+from api.routing import Once, StrictRoute
 from api.schemas.connections import (
     Connection,
     ConnectionCreate,
@@ -19,7 +20,9 @@ from api.schemas.connections import (
 from api.schemas.model import Text
 from api.schemas.pages import Before, Limit, cursor_of, link_next
 
-router = APIRouter(prefix="/api/connections", tags=["connections"], dependencies=[Depends(takes_json)])
+router = APIRouter(
+    prefix="/api/connections", tags=["connections"], route_class=StrictRoute, dependencies=[Depends(takes_json)]
+)
 
 Reference = Annotated[Text, Path(max_length=100, description="The name or the id of a connection.")]
 Provider = Annotated[
@@ -32,7 +35,9 @@ Provider = Annotated[
 ]
 
 
-@router.post("", status_code=201, operation_id="createConnection", responses=problems(409, changes=True))
+@router.post(
+    "", status_code=201, operation_id="createConnection", dependencies=[Once], responses=problems(409, changes=True)
+)
 async def create_connection(
     body: ConnectionCreate, user: CurrentUser, connections: Connections, response: Response
 ) -> Connection:

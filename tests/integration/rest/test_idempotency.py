@@ -33,7 +33,18 @@ class TestWhatIsMade:
     """Every route that makes something."""
 
     @pytest.fixture(
-        params=["session", "conversation", "persona", "module", "message", "fork", "copy", "import", "library"]
+        params=[
+            "session",
+            "conversation",
+            "persona",
+            "module",
+            "message",
+            "fork",
+            "copy",
+            "import",
+            "library",
+            "connection",
+        ]
     )
     async def request_(
         self, request: pytest.FixtureRequest, http: httpx2.AsyncClient, session_id: str, persona: Mapping[str, Any]
@@ -54,6 +65,8 @@ class TestWhatIsMade:
                 return f"/api/sessions/{session_id}/fork", {"title": name}
             case "copy":
                 return f"/api/personas/{persona['id']}/duplicate", {"name": name}
+            case "connection":
+                return "/api/connections", {"name": name, "kind": "openai", "api_key": f"sk-{name}"}
             case "import":
                 return "/api/sessions/import", await document(http, session_id)
             case _:

@@ -14,6 +14,7 @@ from db.ids import LOCAL_OWNER, new_id
 from tests.fakes.openai_server import OpenAIFake
 from tests.fakes.script import Hang, Status, Text, Tokens, call
 from tests.integration.rest.reading import events, problem
+from tests.integration.sockets.client import client_of
 from tests.service import local_settings, running_service
 
 SSE = {"accept": "text/event-stream"}
@@ -211,6 +212,21 @@ async def test_a_quota_ends_runs_and_lets_none_begin(database_url: str, model: O
         assert len(model.requests) == requests
         assert again.json()["run_id"] == first.json()["run_id"]
         assert (await used(http))["allowance"]["tokens_per_day"] == 200
+
+
+async def test_a_socket_is_told_of_the_quota_and_stays_open(database_url: str, model: OpenAIFake) -> None:
+    async with with_quota(database_url, model, 50) as http, client_of(str(http.base_url).rstrip("/")) as client:
+        session = await client.session(forget=False)
+        socket = await client.open(session)
+        model.script(Text("Hello."), Tokens(100, 10, 0))
+        await socket.reply("Hi")
+
+        await socket.say("And now?")
+        error = await socket.refused("quota_exceeded")
+        assert (error["retryable"], error["details"]["limit"], error["details"]["used"]) == (True, 50, 110)
+        assert 0 < error["details"]["retry_after"] <= 86_400
+        assert await socket.answered() == []
+        assert await client.said(session) == [("user", "Hi"), ("assistant", "Hello.")]
 
 
 async def test_what_asks_models_on_the_side_is_held_to_it_too(database_url: str, model: OpenAIFake) -> None:
