@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from http import HTTPStatus
+from time import monotonic
 from typing import Any, Final
 
 import aiohttp
@@ -37,6 +38,10 @@ _EVENTS: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
 """The client of OpenAI keeps all lines of an event until an empty one comes."""
 _STREAMED: Final = ("/api/chat", "/chat/completions", "/responses")
 """How paths end whose answers are read as they come; others are read as a whole, whatever their server calls them."""
+_PIECE: Final = 16_384
+_LINES_A_SECOND: Final = 10_000
+"""Of one stream. An event is two lines, and the fastest models say three thousand words in a second."""
+_BURST_SECONDS: Final = 0.5
 _INTERIM: Final = 20
 """Answers of status 1xx in a row."""
 LONGEST_ANSWER: Final = 8 * 1024 * 1024
@@ -161,7 +166,7 @@ class _BoundedStream(httpx.AsyncByteStream):
         self._ends = ends
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in _bounded(self._inner, self._headers, self._ends):
+        async for chunk in bounded(self._inner, self._headers, self._ends):
             yield chunk
 
     async def aclose(self) -> None:
@@ -175,7 +180,7 @@ class _BoundedStream2(httpx2.AsyncByteStream):
         self._ends = ends
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in _bounded(self._inner, self._headers, self._ends):
+        async for chunk in bounded(self._inner, self._headers, self._ends):
             yield chunk
 
     async def aclose(self) -> None:
@@ -193,11 +198,12 @@ def _ends(path: str, status: int, headers: Mapping[str, str], ends: Sequence[byt
     return ends if is_stream else ()
 
 
-async def _bounded(chunks: Any, headers: Mapping[str, str], ends: Sequence[bytes]) -> AsyncIterator[bytes]:
+async def bounded(chunks: Any, headers: Mapping[str, str], ends: Sequence[bytes]) -> AsyncIterator[bytes]:
     """Those chunks; raises `ProviderGarbled` at more than anybody may be made to keep."""
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise ProviderGarbled("The model server sends compressed answers, for which it was not asked.")
     held, before = 0, b""
+    pace = _Pace()
     async for chunk in chunks:
         seen = before + chunk  # an end may come in two chunks
         last = max((seen.rfind(end) + len(end) for end in ends if end in seen), default=None)
@@ -205,7 +211,30 @@ async def _bounded(chunks: Any, headers: Mapping[str, str], ends: Sequence[bytes
         if held > LONGEST_ANSWER:
             raise ProviderGarbled("The model server sent more at once than anybody can use.")
         before = seen[-3:]
-        yield chunk
+        if not ends:
+            yield chunk
+            continue
+        for begin in range(0, len(chunk), _PIECE):
+            piece = chunk[begin : begin + _PIECE]
+            yield piece
+            await pace.keep(piece.count(b"\n") + piece.count(b"\r"))
+
+
+class _Pace:
+    """Reads a stream no faster than any model speaks: whoever only keeps us busy would keep all others waiting.
+
+    Whoever was slower before may be faster for a moment.
+    """
+
+    def __init__(self) -> None:
+        self._due = monotonic()
+
+    async def keep(self, lines: int) -> None:
+        """Wait until it is time to go on after so many lines."""
+        now = monotonic()
+        self._due = max(self._due, now - _BURST_SECONDS) + lines / _LINES_A_SECOND
+        if self._due > now:
+            await asyncio.sleep(self._due - now)
 
 
 def _only_ours(headers: _Headers, credentials: Mapping[str, str]) -> None:
