@@ -1,6 +1,6 @@
 """API keys and tickets over REST."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Self
 from uuid import UUID
 
@@ -11,6 +11,9 @@ from api.schemas.pages import Page
 from db.records import ApiKeyRecord
 from services.accounts.caller import Scope
 
+_LAST = datetime(9999, 12, 30, tzinfo=UTC)
+"""A day before the end of time, wherever on earth: the database keeps moments in UTC."""
+
 
 class ApiKeyRequest(Body):
     """A key to be made."""
@@ -19,7 +22,9 @@ class ApiKeyRequest(Body):
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=8)] = Field(
         description="What it allows; no more than you may yourself.", examples=[["read", "chat"]]
     )
-    expires_at: AwareDatetime | None = Field(None, description="Until when; null means until it is deleted.")
+    expires_at: Annotated[AwareDatetime, Field(le=_LAST)] | None = Field(
+        None, description="Until when; null means until it is deleted."
+    )
 
 
 class ApiKey(Answer):

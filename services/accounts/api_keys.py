@@ -78,7 +78,7 @@ class ApiKeys:
                 name=name,
                 hash=_hash(text),
                 last_four=text[-4:],
-                scopes=sorted(scopes),
+                scopes=sorted(set(scopes)),
                 expires_at=expires_at,
                 most=self._per_user,
             )

@@ -136,3 +136,14 @@ async def test_tickets_over_rest_are_short_and_for_ones_own_sessions(ada: Visito
     assert (await ada.http.post("/api/auth/ws-ticket", json={"session_id": "x"})).status_code == 422
     async with httpx2.AsyncClient(base_url=ada.base_url, timeout=20) as nobody:
         assert (await nobody.post("/api/auth/ws-ticket", json={})).status_code == 401
+
+
+@pytest.mark.parametrize("never", ["9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59Z", "10000-01-01T00:00:00Z"])
+async def test_a_key_that_would_outlast_the_calendar_is_refused(ada: Visitor, never: str):
+    answer = await ada.http.post(KEYS, json={"name": "k", "scopes": ["read"], "expires_at": never})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/expires_at")
+
+
+async def test_a_right_that_is_named_twice_is_given_once(ada: Visitor):
+    answer = await ada.http.post(KEYS, json={"name": "k", "scopes": ["read", "chat", "read"]})
+    assert answer.json()["api_key"]["scopes"] == ["chat", "read"]
