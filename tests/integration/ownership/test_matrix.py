@@ -71,12 +71,14 @@ ADMINISTRATION = {
     "createInvitation",
     "deleteInvitation",
     "deleteUser",
+    "getDatabaseInfo",
     "getMetrics",
     "getUser",
     "listAuditEntries",
     "listInvitations",
     "listUsers",
     "resetPassword",
+    "testDatabase",
     "updateUser",
 }
 """Operations for who looks after the service, and nobody else."""
