@@ -6,7 +6,6 @@ kilobytes is taken, for a few seconds, on a bounded number of sockets.
 
 import asyncio
 import contextlib
-import ipaddress
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from db.errors import DatabaseError
 from db.ids import SessionId
+from services.accounts.addresses import network_of
 from services.accounts.authenticator import Authenticator
 from services.accounts.caller import LOCAL_CALLER, Caller
 from services.accounts.tickets import Tickets
@@ -136,7 +136,7 @@ class GuardedDoor:
     @contextmanager
     def _place(self, socket: WebSocket) -> Generator[None, None, None]:
         """A place among those that have not said who they are; raises `Refusal` if there is none left."""
-        address = neighbourhood(socket.client.host if socket.client else "")
+        address = network_of(socket.client.host if socket.client else "")
         if self._waiting[address] >= self._limits.per_address or self.waiting >= self._limits.in_all:
             raise Refusal(TOO_MANY, "too many sockets have not said who they are")
         self._waiting[address] += 1
@@ -166,15 +166,3 @@ def _shown(message: Message, read: ReadProof) -> Proof:
     if proof is None:
         raise Refusal(NOT_AUTHENTICATED, "say who you are first: authenticate, with a ticket or a token")
     return proof
-
-
-def neighbourhood(address: str) -> str:
-    """The address, or all of a customer's network where one customer has billions of them."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if parsed.version == 4:
-        return address
-    # An address of the older kind, as a socket for both kinds shows it, stands for itself.
-    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))

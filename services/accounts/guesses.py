@@ -1,17 +1,16 @@
 """How often somebody may try: attempts are counted in moving windows, in this process only."""
 
-import ipaddress
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from services.accounts.addresses import network_of
 from services.errors import TooManyRequests
 
 _MOST_KEYS: Final = 20_000
 """What is counted at once; beyond that the longest unused count is forgotten."""
-_IPV6_NETWORK = 64  # one household or machine has at least so much to choose its addresses from
 
 
 class TooManyAttempts(TooManyRequests):
@@ -127,16 +126,3 @@ def _check(tried: Sequence[tuple[MovingWindow, str]]) -> None:
     seconds = max(window.wait(key) for window, key in tried)
     if seconds > 0:
         raise TooManyAttempts(retry_after=max(1, round(seconds)))
-
-
-def network_of(address: str) -> str:
-    """Whom an address stands for: itself, or with IPv6 the network that one customer is given."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
-        return str(ipaddress.ip_network((ip.packed, _IPV6_NETWORK), strict=False))
-    return str(ip)

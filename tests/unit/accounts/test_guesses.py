@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.accounts.guesses import GuessLimits, GuessSettings, MovingWindow, TooManyAttempts, network_of
+from services.accounts.guesses import GuessLimits, GuessSettings, MovingWindow, TooManyAttempts
 
 
 class Clock:
@@ -112,18 +112,3 @@ def test_what_is_counted_is_bounded(clock: Clock) -> None:
 
     assert window.wait("0") == 0
     assert window.wait("20000") == 60
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:DB8:1:2::", "2001:db8:1:2::/64"),
-        ("testclient", "testclient"),
-        ("", ""),
-    ],
-)
-def test_whom_an_address_stands_for(address: str, network: str) -> None:
-    assert network_of(address) == network
