@@ -139,7 +139,7 @@ async def test_a_taken_port_is_named(data_dir: Path) -> None:
             said = await running.rest()
 
     assert running.process.returncode == 1
-    assert said.startswith(f"Port {port} on 127.0.0.1 is taken")
+    assert said.splitlines()[-1].startswith(f"Port {port} on 127.0.0.1 is taken")
 
 
 async def test_a_second_service_on_the_same_data_is_refused(data_dir: Path) -> None:

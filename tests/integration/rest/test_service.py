@@ -228,7 +228,8 @@ async def test_the_documentation_can_be_opened(http: httpx2.AsyncClient) -> None
     answer = await http.get("/docs")
 
     assert answer.status_code == 200
-    assert "/openapi.json" in answer.text
+    assert '<script src="/docs/begin.js"></script>' in answer.text
+    assert "/openapi.json" in (await http.get("/docs/begin.js")).text
 
 
 def _references(value: Any) -> set[str]:
