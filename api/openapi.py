@@ -32,7 +32,14 @@ _TAGS = [
 def openapi_document(app: FastAPI, *, has_accounts: bool) -> dict[str, Any]:
     """The document for `app`; made once. Without accounts nobody has to show who they are."""
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=_ABOUT, tags=_TAGS, routes=app.routes)
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=_ABOUT,
+            tags=_TAGS,
+            routes=app.routes,
+            separate_input_output_schemas=False,
+        )
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         for model in (Problem, ClientFrame, ServerFrame):
             schemas |= definitions(model)
@@ -40,7 +47,6 @@ def openapi_document(app: FastAPI, *, has_accounts: bool) -> dict[str, Any]:
             schemas.pop(unused, None)
         if not has_accounts:
             _open(document)
-        _name_bodies(document)
         _leave_out_defaults(schemas)
         app.openapi_schema = _renamed(document)
     return app.openapi_schema
@@ -51,19 +57,6 @@ def _open(document: dict[str, Any]) -> None:
     for operations in document["paths"].values():
         for operation in operations.values():
             operation.pop("security", None)
-
-
-def _name_bodies(document: dict[str, Any]) -> None:
-    """Give a name to each body whose schema stands in its operation."""
-    schemas = document["components"]["schemas"]
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-            schema = body.get("schema", {})
-            if "properties" in schema:
-                name = f"{schema['title']}Input" if schema["title"] in schemas else schema["title"]
-                schemas[name] = schema
-                body["schema"] = {"$ref": _REFERENCE.format(model=name)}
 
 
 def _leave_out_defaults(schemas: dict[str, Any]) -> None:
@@ -77,10 +70,8 @@ def _leave_out_defaults(schemas: dict[str, Any]) -> None:
 def _renamed(document: dict[str, Any]) -> dict[str, Any]:
     """The document with names that programs can have for types."""
     text = orjson.dumps(document).decode()
-    for old, new in (("-Input", "Input"), ("-Output", ""), ("Body_uploadPersonaImage", "PersonaImageUpload")):
-        for name in [name for name in document["components"]["schemas"] if name.endswith(old)]:
-            text = text.replace(f'"{name}"', f'"{name.replace(old, new)}"')
-            text = text.replace(f'/{name}"', f'/{name.replace(old, new)}"')
+    for old, new in _RENAMED.items():
+        text = text.replace(f'"{old}"', f'"{new}"').replace(f'/{old}"', f'/{new}"')
     return orjson.loads(text)
 
 
@@ -92,5 +83,8 @@ def definitions(model: Any) -> dict[str, Any]:
     name = schema.get("title") or _NAMES[model]
     return {**inner, name: schema}
 
+
+_RENAMED = {"Body_uploadPersonaImage": "PersonaImageUpload"}
+"""Of forms, whose models FastAPI makes by itself."""
 
 _NAMES = {ClientFrame: "ClientFrame", ServerFrame: "ServerFrame"}

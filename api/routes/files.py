@@ -16,6 +16,10 @@ from db.ids import FileId, SessionId
 
 router = APIRouter(prefix="/api/sessions/{session_id}/files", tags=["files"])
 
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+# The first is for programs that know no other name for bytes.
+_ANYTHING = {"application/octet-stream": _BYTES, "*/*": _BYTES}
+
 
 @router.post(
     "",
@@ -53,7 +57,7 @@ async def list_files(
     "/{file_id}",
     operation_id="downloadFile",
     responses={
-        200: {"description": "The file.", "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
+        200: {"description": "The file.", "content": _ANYTHING},
         **problems(404),
     },
     response_class=FileResponse,

@@ -15,6 +15,8 @@ router = APIRouter(tags=["personas"])
 # A picture never changes: other pixels have another id.
 _FOR_GOOD = {"cache-control": "private, max-age=31536000, immutable", "content-disposition": "inline"}
 
+_WEBP = {"image/webp": {"schema": {"type": "string", "format": "binary"}}}
+
 
 @router.post(
     "/api/personas/upload-image",
@@ -33,7 +35,7 @@ async def upload_image(
 @router.get(
     "/api/images/{image_id}",
     operation_id="getImage",
-    responses={200: {"description": "The picture.", "content": {"image/webp": {}}}, **problems(404)},
+    responses={200: {"description": "The picture.", "content": _WEBP}, **problems(404)},
     response_class=FileResponse,
 )
 async def get_image(image_id: UUID, user: CurrentUser, images: Images) -> FileResponse:

@@ -15,7 +15,6 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    WithJsonSchema,
 )
 from pydantic_core import core_schema
 
@@ -159,11 +158,17 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(_checked_json)]
 Metadata = Annotated[JsonObject, AfterValidator(_small)]
 """A client's own notes: ours to keep, not to understand."""
 
-Controls = Annotated[
-    JsonObject,
-    AfterValidator(_small),
-    WithJsonSchema(
-        {
+
+class ControlValues(BaseModel):
+    """What `Controls` may hold, for the OpenAPI document: there it is one type, whatever has such a field."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {
+            "title": cls.__name__,
+            "description": "Sampling controls, by name.",
             "type": "object",
             "additionalProperties": False,
             "properties": {
@@ -171,7 +176,26 @@ Controls = Annotated[
                 for name, control in CONTROLS.items()
             },
         }
-    ),
+
+
+class _DescribedAs:
+    """Checks a field by what its type says, and describes it as that model."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._model = model
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        # The first of a chain is what the document shows; here it lets everything through to the checks after it.
+        shown = core_schema.no_info_wrap_validator_function(
+            lambda value, _: value, handler.generate_schema(self._model)
+        )
+        return core_schema.chain_schema([shown, handler(source)])
+
+
+Controls = Annotated[
+    JsonObject,
+    AfterValidator(_small),
+    _DescribedAs(ControlValues),
     Field(examples=[{"temperature": 0.7, "max_tokens": 800}], description="Sampling controls, by name."),
 ]
 

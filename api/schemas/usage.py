@@ -43,8 +43,8 @@ class UsageAllowance(Answer):
 class UsageOverview(Answer):
     """What was used in a stretch of time. What is deleted meanwhile has been used all the same."""
 
-    since: datetime = Field(serialization_alias="from")
-    until: datetime = Field(serialization_alias="to")
+    since: datetime = Field(alias="from")
+    until: datetime = Field(alias="to")
     total: UsageTokens
     items: list[UsageItem] = Field(description="Days in order; otherwise what was used most first.")
     is_whole: bool = Field(description="There are no more groups than these.")
@@ -54,8 +54,7 @@ class UsageOverview(Answer):
     def of(cls, report: UsageReport) -> Self:
         """What a client sees of the report."""
         return cls(
-            since=report.since,
-            until=report.until,
+            **{"from": report.since, "to": report.until},
             total=_counts(report.total),
             items=[UsageItem.model_validate(group, from_attributes=True) for group in report.groups],
             is_whole=report.is_whole,

@@ -2,9 +2,11 @@
 
 import re
 from collections import Counter
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import httpx2
+import orjson
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -54,6 +56,45 @@ def test_schemas_have_names_that_become_types(document: dict[str, Any]) -> None:
     assert [name for name in schemas if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", name)] == []
     assert [name for name in schemas if name.endswith(("-Input", "-Output", "ValidationError"))] == []
     assert {"Problem", "ClientFrame", "ServerFrame"} <= schemas.keys()
+
+
+def test_a_schema_has_no_other_title_than_its_name(document: dict[str, Any]) -> None:
+    # Generators name a type by its title: of two of one title they leave one out, and all that refers to it.
+    titles = {name: schema["title"] for name, schema in document["components"]["schemas"].items() if "title" in schema}
+
+    assert titles == {name: name for name in titles}
+
+
+def test_what_has_fields_in_several_places_has_a_name(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"].values()
+    unnamed = [inner for schema in schemas for inner in _objects(list(schema.values()))]
+    times = Counter(orjson.dumps(schema["properties"], option=orjson.OPT_SORT_KEYS) for schema in unnamed)
+
+    assert [fields for fields, count in times.items() if count > 1] == []
+
+
+def _objects(part: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(part, dict):
+        described = cast(dict[str, Any], part)
+        if described.get("type") == "object" and "properties" in described:
+            yield described
+        for inner in described.values():
+            yield from _objects(inner)
+    elif isinstance(part, list):
+        for inner in cast(list[Any], part):
+            yield from _objects(inner)
+
+
+def test_every_content_has_a_type(document: dict[str, Any]) -> None:
+    unknown = [
+        (operation["operationId"], kind)
+        for operation in operations(document)
+        for part in (operation.get("requestBody", {}), *operation["responses"].values())
+        for kind, content in part.get("content", {}).items()
+        if not content.get("schema")
+    ]
+
+    assert unknown == []
 
 
 def test_every_body_and_answer_is_a_named_type(document: dict[str, Any]) -> None:
