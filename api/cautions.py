@@ -12,6 +12,7 @@ _PATIENCE_OF_SYSTEMD = 90
 _CLOSING = 10
 _SHORT_LEASE = 2
 _SMALL_POOL = 4
+_LITTLE_MEMORY_KIB = 19_456  # of its Password Storage Cheat Sheet, for two passes of Argon2id
 
 
 def check_surroundings(settings: Settings) -> list[str]:
@@ -21,6 +22,7 @@ def check_surroundings(settings: Settings) -> list[str]:
         *_about_data(settings),
         *_about_database(settings),
         *_about_numbers(settings),
+        *_about_users(settings),
         *_about_strangers(settings),
     ]
 
@@ -77,6 +79,21 @@ def _about_numbers(settings: Settings) -> Iterator[str]:
         yield (
             f"LIMITS__POOL_SIZE={settings.limits.pool_size}: fewer than {_SMALL_POOL} connections make people wait for "
             "each other."
+        )
+
+
+def _about_users(settings: Settings) -> Iterator[str]:
+    if settings.auth_mode != "accounts":
+        return
+    if any(place.endswith("/0") for place in settings.allowed_private_hosts or ()):
+        yield (
+            "ALLOWED_PRIVATE_HOSTS: every user's connections may lead anywhere in your network, to what gives out keys "
+            "there too. Name the servers that are meant."
+        )
+    if settings.passwords.memory_kib < _LITTLE_MEMORY_KIB:
+        yield (
+            f"PASSWORDS__MEMORY_KIB={settings.passwords.memory_kib}: whoever gets hold of the database tries passwords "
+            f"fast. OWASP asks for {_LITTLE_MEMORY_KIB} at least."
         )
 
 

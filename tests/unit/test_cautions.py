@@ -79,6 +79,21 @@ def test_a_number_that_will_hurt_is_named_with_the_reason(data_dir: Path, settin
     assert told.startswith(f"{name}: ")
 
 
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"allowed_private_hosts": ("10.0.0.7", "0.0.0.0/0")}, "ALLOWED_PRIVATE_HOSTS"),
+        ({"passwords": {"memory_kib": 8}}, "PASSWORDS__MEMORY_KIB=8"),
+    ],
+)
+def test_what_gives_users_too_much_is_named_with_the_reason(
+    data_dir: Path, settings: dict[str, Any], name: str
+) -> None:
+    (told,) = cautions(data_dir, auth_mode="accounts", **settings)
+    assert told.startswith(f"{name}: ")
+    assert cautions(data_dir, auth_mode="accounts", allowed_private_hosts=("10.0.0.0/8",)) == []
+
+
 def test_a_service_that_strangers_can_reach_is_told_what_that_means(data_dir: Path) -> None:
     public = {"auth_mode": "accounts", "host": "0.0.0.0", "trusted_hosts": ("chat.example.org",)}
     assert [line.split()[0] for line in cautions(data_dir, **public)] == ["HOST=0.0.0.0", "REGISTRATION=open:"]
