@@ -12,6 +12,7 @@ from db.stores.modules import ModuleStore
 from db.stores.run_traces import RunTraceStore
 from db.stores.sessions import SessionStore
 from db.stores.turns import TurnStore
+from db.stores.usage import UsageStore
 from services.casting import CastingOffice
 from services.connections.directory import ConnectionDirectory
 from services.context.tokens import TokenCounter
@@ -80,7 +81,8 @@ async def open_prompts(
         tokens=tokens,
     )
     trials = Turns(sandbox.thorough(), unkept, shelf, limits=limits, times=times)
-    lab = PromptLab(casting, reader=reader, turns=trials, tokens=tokens, host_for=unkept)
+    usage = UsageStore(database)
+    lab = PromptLab(casting, reader=reader, turns=trials, tokens=tokens, host_for=unkept, usage=usage)
     traces = RunTraceStore(database)
     composer = Composer(reader=reader, turns=turns, store=store, traces=traces, tokens=tokens)
     on_demand = OnDemand(reader=reader, turns=turns, store=store, modules=ModuleStore(database), traces=traces)

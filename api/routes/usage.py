@@ -21,7 +21,9 @@ async def get_usage(
     until: Annotated[Moment | None, Query(alias="to", description="Before then; by default now.")] = None,
     group_by: Annotated[
         UsageGroup,
-        Query(description="`kind` tells replies from modules, titles and summaries that were made after them."),
+        Query(
+            description="`kind` tells replies from the modules, titles and summaries made after them, and from trials."
+        ),
     ] = "day",
 ) -> UsageOverview:
     """How many tokens you have used, of which models and for what, and how many are left of today."""

@@ -1,11 +1,12 @@
--- What models were asked, and what it cost: one row for each part of a run, and for each summary that was asked for.
+-- What models were asked, and what it cost: one row for each part of a run, for each summary that was
+-- asked for, and for each trial of a prompt or script.
 -- No foreign keys but the owner's: whoever deletes a session has used what it cost all the same. Tokens are those that
 -- the model's server has counted; `estimated_tokens` are our own count of what it has told nothing of.
 CREATE TABLE usage_entries (
     run_id uuid NOT NULL,
     part text NOT NULL,
     owner_id uuid NOT NULL REFERENCES users ON DELETE CASCADE,
-    session_id uuid NOT NULL,
+    session_id uuid,
     persona_id uuid,
     kind text NOT NULL,
     connection text,

@@ -1,10 +1,11 @@
-"""What was used: rows that outlive what they were used for. The statement that ends a run writes them."""
+"""What was used: rows that outlive what they were used for. The statement that ends a run writes those of runs."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+from uuid import UUID
 
-from db.ids import UserId
+from db.ids import PersonaId, SessionId, UserId
 from db.pool import Database
 from db.stores.rows import records
 
@@ -28,6 +29,35 @@ class UsageStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def add_trial(
+        self,
+        trial_id: UUID,
+        owner_id: UserId,
+        session_id: SessionId | None,
+        persona_id: PersonaId | None,
+        *,
+        input_tokens: int,
+        output_tokens: int,
+        thinking_tokens: int,
+    ) -> None:
+        """What models were asked while a prompt or a script was tried out; written once for each trial."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                """
+                INSERT INTO usage_entries
+                    (run_id, part, owner_id, session_id, persona_id, kind, input_tokens, output_tokens, thinking_tokens)
+                VALUES ($1, 'trial', $2, $3, $4, 'trial', $5, $6, $7)
+                ON CONFLICT (run_id, part) DO NOTHING
+                """,
+                trial_id,
+                owner_id,
+                session_id,
+                persona_id,
+                input_tokens,
+                output_tokens,
+                thinking_tokens,
+            )
 
     async def tokens_since(self, owner_id: UserId, since: datetime) -> int:
         """All tokens of the owner since then."""

@@ -1,4 +1,4 @@
-"""Trying prompts and scripts out: with the machinery of a turn, but nothing is stored."""
+"""Trying prompts and scripts out: with the machinery of a turn, but nothing is stored save what models have cost."""
 
 import asyncio
 from collections import Counter
@@ -11,6 +11,8 @@ from typing import Any
 from db.ids import MemoryId, MessageId, ModuleId, PersonaId, RunId, SessionId, UserId, new_id
 from db.records import MemoryRecord, ModuleRecord, RunRecord
 from db.stores.memories import MemoryStore
+from db.stores.usage import UsageStore
+from services.agent.types import Usage
 from services.casting import CastingOffice
 from services.context.tokens import TokenCounter
 from services.errors import RunTimedOut, TooManyRequests
@@ -21,14 +23,18 @@ from services.prompt.facts import TurnFacts, TurnReader
 from services.prompt.leaving import trace_of
 from services.prompt.stages import build_in_stages, first_stage, planned_for
 from services.prompt.template import parse
-from services.prompt.turn import HostFor
+from services.prompt.turn import HostFor, Turn
 from services.prompt.view import TurnView
+from services.runs.retry import until_answered
+from services.runs.tasks import whatever_happens
 from services.scripts.analysis import Analysis, analyse
 from services.scripts.types import ScriptHost, ScriptResult
 from services.scripts.values import Json
 
 STAND_IN = "[no model was asked]"
 """What a script is answered where no model is to be asked."""
+
+_ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,7 @@ class PromptLab:
         turns: Turns,
         tokens: TokenCounter,
         host_for: HostFor,
+        usage: UsageStore,
         limits: LabLimits | None = None,
     ) -> None:
         """`host_for`: hosts under whose hands nothing is stored, such as those with `UnkeptMemories`."""
@@ -90,6 +97,7 @@ class PromptLab:
         self._turns = turns
         self._tokens = tokens
         self._host_for = host_for
+        self._usage = usage
         self._limits = limits or LabLimits()
         self._busy = Counter[UserId]()
         self._hours = OpenHours()
@@ -106,6 +114,7 @@ class PromptLab:
             turns=self._turns,
             tokens=self._tokens,
             host_for=self._host_for,
+            usage=self._usage,
             limits=limits,
         )
 
@@ -117,7 +126,7 @@ class PromptLab:
         async with self._room(scene.owner_id):
             facts = await self._facts(template, scene)
             facts = replace(facts, held_back=_held_back(facts, run_scripts, run_ai))
-            async with self._turns.turn(facts, self._host(run_ai)) as turn:
+            async with self._trial(scene, facts, run_ai) as turn:
                 planned = planned_for(turn, template)
                 built = await build_in_stages(turn, planned, lambda _: None)
                 trace = await trace_of(turn, planned, built, self._tokens)
@@ -133,7 +142,7 @@ class PromptLab:
             analysis = await asyncio.to_thread(analyse, script)
             module = _unsaved(scene.owner_id, script, content, analysis, run_ai)
             facts = await self._facts(None, scene, module)
-            async with self._turns.turn(facts, self._host(run_ai)) as turn:
+            async with self._trial(scene, facts, run_ai) as turn:
                 if run_ai and "reflect" in analysis.functions:
                     turn.prompt = await first_stage(turn, facts.casting.template)
                 said = await turn.say(module.name)
@@ -147,6 +156,31 @@ class PromptLab:
         said = [] if scene.message is None else [scene.message]
         template = casting.template if template is None else template
         return await self._reader.facts(record, casting, template, said_before=said, unsaved=unsaved)
+
+    @asynccontextmanager
+    async def _trial(self, scene: Scene, facts: TurnFacts, run_ai: bool) -> AsyncGenerator[Turn, None]:
+        """A turn; what its questions to models have cost is written down, however it ends."""
+        async with self._turns.turn(facts, self._host(run_ai)) as turn:
+            try:
+                yield turn
+            finally:
+                if turn.usage is not None:
+                    await whatever_happens(self._keep(scene, turn.usage))
+
+    async def _keep(self, scene: Scene, usage: Usage) -> None:
+        trial_id = new_id()
+        await until_answered(
+            lambda: self._usage.add_trial(
+                trial_id,
+                scene.owner_id,
+                scene.session_id,
+                scene.persona_id,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                thinking_tokens=usage.thinking_tokens,
+            ),
+            attempts=_ATTEMPTS,
+        )
 
     def _host(self, run_ai: bool) -> HostFor:
         return self._host_for if run_ai else lambda view: WithoutAi(self._host_for(view), view)

@@ -265,7 +265,7 @@ async def test_text_that_cannot_be_kept_comes_out_clean(http: httpx2.AsyncClient
     assert "\\x00" not in str(answer)
 
 
-async def test_nothing_is_stored_whatever_is_tried(
+async def test_nothing_is_stored_whatever_is_tried_but_what_models_have_cost(
     http: httpx2.AsyncClient, database: asyncpg.Connection, model: OpenAIFake
 ) -> None:
     keeps = (
@@ -289,7 +289,9 @@ async def test_nothing_is_stored_whatever_is_tried(
         assert (tried["error"], tried["outputs"]["n"], tried["outputs"]["gone"]) == (None, 1, 0)
     await run(http, "1 / 0", session_id=session)
 
-    assert await rows(database) == before
+    after = await rows(database)
+    assert after.pop("usage_entries")[0] == before.pop("usage_entries")[0] + 2  # the two that asked a model
+    assert after == before
 
 
 @pytest.mark.parametrize(("path", "field"), [(RESOLVE, "template"), (TEST, "script")])

@@ -243,6 +243,21 @@ async def test_what_asks_models_on_the_side_is_held_to_it_too(database_url: str,
             problem(await http.post(path, json=body), 429, "quota_exceeded")
 
 
+@pytest.mark.parametrize("ending", ["", "\nraise ValueError('no')"])
+async def test_what_is_tried_out_is_used_all_the_same(
+    http: httpx2.AsyncClient, session_id: str, model: OpenAIFake, ending: str
+) -> None:
+    model.script(Text("Hello."), Tokens(100, 10, 0))
+    script = f"mood = ctx.generate('How do they feel?'){ending}"
+    body = {"script": script, "run_ai": True, "session_id": session_id}
+    tried = await http.post("/api/modules/test-script", json=body)
+    assert tried.status_code == 200, tried.text
+
+    (item,) = (await used(http))["items"]
+    assert (item["key"], item["runs"], item["input_tokens"], item["output_tokens"]) == ("trial", 0, 100, 10)
+    assert [item["key"] for item in (await used(http, "session"))["items"]] == [session_id]
+
+
 async def test_the_day_of_the_quota_ends_at_midnight(database_url: str, model: OpenAIFake) -> None:
     async with with_quota(database_url, model, 50) as http:
         session = (await http.post("/api/sessions", json={})).json()["id"]
