@@ -22,7 +22,8 @@ _DOCUMENT: Responses = {
     200: {
         "model": SessionDocument,
         "description": "The session.",
-        "content": {"text/markdown": {"schema": {"type": "string"}}},
+        # JSON first: generators of clients take the first that they know. Its schema is the model's.
+        "content": {"application/json": {}, "text/markdown": {"schema": {"type": "string"}}},
     }
 }
 _FORMAT = "`json` has everything and can be imported; `markdown` has the active branch, to be read."

@@ -53,6 +53,13 @@ def test_a_generated_client_is_python(client: Path) -> None:
     assert "def sync(" in (client / "api" / "sessions" / "import_session.py").read_text()
 
 
+def test_what_a_generated_client_exports_it_can_import(client: Path) -> None:
+    calls = client / "api" / "sessions"
+
+    assert "SessionDocument.from_dict(response.json())" in (calls / "export_session.py").read_text()
+    assert "body: SessionDocument" in (calls / "import_session.py").read_text()
+
+
 def _document() -> dict[str, Any]:
     return openapi_document(create_app(local_settings(), "postgresql://nobody@localhost/nothing"), has_accounts=True)
 
