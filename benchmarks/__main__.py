@@ -12,6 +12,7 @@ import uvloop
 from benchmarks import (
     composing,
     context,
+    door,
     durability,
     history,
     interrupt,
@@ -36,6 +37,7 @@ _BENCHMARKS = {
     "interrupt": interrupt,
     "memory": memory,
     "history": history,
+    "door": door,
     "start": start,
     "scripts": scripts,
     "templates": templates,
