@@ -96,8 +96,9 @@ class Client:
                     if not count:
                         return event
         except TimeoutError:
-            seen = [event["type"] for event in (*self.events, *self.asides)]
-            raise AssertionError(f"no {types} within {within} s, only {seen[-20:]}") from None
+            seen = [f"{event['seq']} {event['type']} of {event.get('run_id')}" for event in self.events[-25:]]
+            asides = [event["type"] for event in self.asides[-5:]]
+            raise AssertionError(f"no {types} within {within} s, only {seen} and {asides}") from None
 
     async def read_on(self) -> None:
         """Take what comes until the connection ends, which is then closed here too."""
