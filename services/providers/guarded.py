@@ -28,6 +28,7 @@ from services.providers.transport import KEEP_ALIVE
 # As `socket.getaddrinfo` describes an address.
 _Address = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[object, ...]]
 _Headers = MutableMapping[str, str]
+_Stream = httpx.AsyncByteStream | httpx2.AsyncByteStream
 
 _SENT: Final = frozenset(
     ("host", "accept", "content-type", "content-length", "transfer-encoding", "connection", "user-agent")
@@ -159,8 +160,10 @@ class _Checked(AbstractResolver):
         """Nothing is kept."""
 
 
-class _BoundedStream(httpx.AsyncByteStream):
-    def __init__(self, inner: httpx.AsyncByteStream, headers: Mapping[str, str], ends: Sequence[bytes]) -> None:
+class _Bounded:
+    """A stream of bytes, bounded; what both clients' kinds of streams have in common."""
+
+    def __init__(self, inner: _Stream, headers: Mapping[str, str], ends: Sequence[bytes]) -> None:
         self._inner = inner
         self._headers = headers
         self._ends = ends
@@ -173,18 +176,12 @@ class _BoundedStream(httpx.AsyncByteStream):
         await self._inner.aclose()
 
 
-class _BoundedStream2(httpx2.AsyncByteStream):
-    def __init__(self, inner: httpx2.AsyncByteStream, headers: Mapping[str, str], ends: Sequence[bytes]) -> None:
-        self._inner = inner
-        self._headers = headers
-        self._ends = ends
+class _BoundedStream(_Bounded, httpx.AsyncByteStream):
+    pass
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in bounded(self._inner, self._headers, self._ends):
-            yield chunk
 
-    async def aclose(self) -> None:
-        await self._inner.aclose()
+class _BoundedStream2(_Bounded, httpx2.AsyncByteStream):
+    pass
 
 
 def _ends(path: str, status: int, headers: Mapping[str, str], ends: Sequence[bytes]) -> Sequence[bytes]:
