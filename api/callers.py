@@ -1,5 +1,6 @@
 """Who asks, and by what right: what routes get to know of it."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Depends, Security
@@ -80,32 +81,29 @@ def _current_caller(connection: HTTPConnection, caller: _Somebody) -> Caller:
     return caller
 
 
-def _chatting_caller(caller: _Somebody) -> Caller:
-    check_scope(caller, "chat")
-    return caller
+def _with(scope: Scope) -> Callable[[Caller], Caller]:
+    """A dependency: who asks, if they may do this, whatever the method."""
 
+    def caller_with(caller: _Somebody) -> Caller:
+        check_scope(caller, scope)
+        return caller
 
-def _administrator(caller: _Somebody) -> Caller:
-    check_scope(caller, "admin")
-    return caller
-
-
-def _reading_caller(caller: _Somebody) -> Caller:
-    check_scope(caller, "read")
-    return caller
+    return caller_with
 
 
 CurrentCaller = Annotated[Caller, Depends(_current_caller)]
 """As `CurrentUser`, with what they showed."""
-ReadingCaller = Annotated[Caller, Depends(_reading_caller)]
+ReadingCaller = Annotated[Caller, Depends(_with("read"))]
 """Who asks, with what they showed: may `read`, whatever the method."""
+ChattingCaller = Annotated[Caller, Depends(_with("chat"))]
+"""As `ChattingUser`, with what they showed."""
 
 
 def _user(caller: CurrentCaller) -> UserId:
     return caller.user_id
 
 
-def _chatting_user(caller: Annotated[Caller, Depends(_chatting_caller)]) -> UserId:
+def _chatting_user(caller: ChattingCaller) -> UserId:
     return caller.user_id
 
 
@@ -124,9 +122,7 @@ CurrentUser = Annotated[UserId, Depends(_user)]
 """Who asks: may `read` with GET, and `write` with anything else."""
 ChattingUser = Annotated[UserId, Depends(_chatting_user)]
 """Who asks: may `chat`."""
-ChattingCaller = Annotated[Caller, Depends(_chatting_caller)]
-"""As `ChattingUser`, with what they showed."""
-Administrator = Annotated[Caller, Depends(_administrator)]
+Administrator = Annotated[Caller, Depends(_with("admin"))]
 """Who asks: may `admin`."""
 MaybeCaller = Annotated[Caller | None, Depends(_caller_if_known)]
 """Who asks, where nobody has to say so."""
